@@ -1,0 +1,1 @@
+"""Sound in, int8 log-mel features out."""

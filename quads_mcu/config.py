@@ -1,0 +1,349 @@
+"""The project file `quads.toml`: every setting with its default, unit and limits.
+
+The dataclasses below are the one source: `quads-mcu init` writes the commented file from them,
+and `load` refuses whatever they do not describe.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import json
+import tomllib
+import typing
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from quads_mcu.errors import ConfigError
+from quads_mcu.model.dimensions import PRESETS
+
+SAMPLE_RATE = 16_000
+FILE_NAME = "quads.toml"
+
+
+def _setting(
+    default: Any,
+    doc: str,
+    *,
+    choices: tuple[Any, ...] = (),
+    low: float | None = None,
+    high: float | None = None,
+) -> Any:
+    metadata = {"doc": doc, "choices": choices, "low": low, "high": high}
+    if isinstance(default, list | dict):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class ProjectSection:
+    """[project]"""
+
+    name: str = _setting("voice", "Name of the project; appears in reports and firmware.")
+    seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
+
+
+@dataclass(frozen=True)
+class DataSection:
+    """[data]"""
+
+    manifests: list[str] = _setting(
+        [], "CSV or JSONL manifests (columns path, label, split, ...), relative to this file."
+    )
+    speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
+    label_column: str = _setting("label", "Manifest column that holds the intent.")
+    noise: list[str] = _setting(
+        [], "Noise for augmentation: manifests (split train is used), sound files or folders."
+    )
+    trim: bool = _setting(False, "Cut leading and trailing silence before the window is placed.")
+    synth: bool = _setting(False, "Add synthesized speech of the [intents] phrases (espeak-ng).")
+    synth_per_phrase: int = _setting(
+        60, "Synthesized training utterances per phrase.", low=1, high=100_000
+    )
+
+
+@dataclass(frozen=True)
+class AudioSection:
+    """[audio]"""
+
+    n_mels: int = _setting(40, "Mel bands.", choices=(40, 80))
+    window_s: float = _setting(2.0, "Length of the utterance window, s.", low=0.5, high=30.0)
+
+
+@dataclass(frozen=True)
+class StudentSection:
+    """[student]"""
+
+    preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
+    init: str = _setting(
+        "random",
+        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors) of equal width.',
+    )
+
+
+@dataclass(frozen=True)
+class TeacherSection:
+    """[teacher]"""
+
+    weights: str = _setting(
+        "", "Whisper encoder file (.npz, .safetensors); empty: distil from labels alone."
+    )
+    fine_tune_epochs: int = _setting(
+        0, "Epochs of training the teacher's encoder on the task first.", low=0, high=1000
+    )
+    head_epochs: int = _setting(
+        60, "Epochs of training the head on the frozen teacher.", low=1, high=10_000
+    )
+
+
+@dataclass(frozen=True)
+class TrainSection:
+    """[train]"""
+
+    warmup_epochs: int = _setting(
+        0, "Distillation epochs before the first cycle (random initialisation).", low=0, high=10_000
+    )
+    cycles: int = _setting(5, "Distillation-quantization cycles (paper: 5).", low=0, high=100)
+    distill_epochs: int = _setting(2, "Epochs per distillation phase.", low=0, high=1000)
+    quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
+    final_epochs: int = _setting(
+        4, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
+    )
+    batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
+    alpha: float = _setting(
+        0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0
+    )
+    lr_encoder: float = _setting(1e-3, "Peak learning rate of the encoder.", low=0.0, high=1.0)
+    lr_head: float = _setting(2e-3, "Peak learning rate of the head.", low=0.0, high=1.0)
+    lr_quant: float = _setting(
+        2e-4, "Peak learning rate in quantization phases.", low=0.0, high=1.0
+    )
+    threads: int = _setting(0, "CPU threads; 0: all cores.", low=0, high=1024)
+
+
+@dataclass(frozen=True)
+class AugmentSection:
+    """[augment]"""
+
+    noise_probability: float = _setting(0.5, "Share of utterances with noise.", low=0, high=1)
+    snr_db: list[float] = _setting([6.0, 24.0], "Lowest and highest signal-to-noise ratio, dB.")
+    reverb_probability: float = _setting(0.2, "Share with a room response.", low=0, high=1)
+    gain_db: float = _setting(10.0, "Gain is drawn from +- this, dB.", low=0, high=40)
+    shift_s: float = _setting(0.2, "Largest shift within the window, s.", low=0, high=10)
+    speed: float = _setting(0.1, "Speed factor is drawn from 1 +- this.", low=0, high=0.5)
+    time_masks: int = _setting(2, "SpecAugment time masks.", low=0, high=10)
+    frequency_masks: int = _setting(2, "SpecAugment frequency masks.", low=0, high=10)
+
+
+@dataclass(frozen=True)
+class QuantizationSection:
+    """[quantization]"""
+
+    bits: int = _setting(4, "Bits per weight index.", choices=(8, 4, 3, 2))
+
+
+@dataclass(frozen=True)
+class TargetSection:
+    """[target]"""
+
+    board: str = _setting("qemu-an386", "Board; see `quads-mcu boards`.")
+
+
+@dataclass(frozen=True)
+class ThresholdSection:
+    """[thresholds]"""
+
+    accuracy_percent: float = _setting(
+        0.0, "Least accuracy on the board, percent.", low=0, high=100
+    )
+    float_gap_points: float = _setting(
+        100.0, "Largest loss of accuracy against the float student, points.", low=0, high=100
+    )
+    weight_bytes: int = _setting(0, "Largest size of the weights, bytes; 0: no limit.", low=0)
+    ram_bytes: int = _setting(0, "Largest arena + stack, bytes; 0: no limit.", low=0)
+    latency_ms: float = _setting(0.0, "Longest inference, ms (estimate); 0: no limit.", low=0)
+
+
+@dataclass(frozen=True)
+class Config:
+    """One quads.toml. `intents` maps each intent to the phrases that mean it."""
+
+    project: ProjectSection = ProjectSection()
+    intents: dict[str, list[str]] = field(default_factory=dict)
+    data: DataSection = DataSection()
+    audio: AudioSection = AudioSection()
+    student: StudentSection = StudentSection()
+    teacher: TeacherSection = TeacherSection()
+    train: TrainSection = TrainSection()
+    augment: AugmentSection = AugmentSection()
+    quantization: QuantizationSection = QuantizationSection()
+    target: TargetSection = TargetSection()
+    thresholds: ThresholdSection = ThresholdSection()
+    # The folder that relative paths start from: where quads.toml lies.
+    root: Path = field(default=Path(), compare=False)
+
+    def resolve(self, path: str) -> Path:
+        """Return `path` as written if absolute, else relative to the project file.
+
+        A leading `${NAME}` is replaced by that environment variable; `${NAME:-default}` gives
+        the value used when it is not set.
+        """
+        return self.root / _expand(path)
+
+
+def load(path: Path) -> Config:
+    """Read a project file.
+
+    Raises:
+        ConfigError: missing file, TOML error, unknown key, wrong type or value; the message
+            names the file, the key and what is allowed.
+    """
+    if path.is_dir():
+        path = path / FILE_NAME
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise ConfigError(f"{path}: no such file; `quads-mcu init NAME` writes one") from None
+    except (OSError, UnicodeDecodeError) as problem:
+        raise ConfigError(f"{path}: cannot be read: {problem}") from None
+    try:
+        tree = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as problem:
+        raise ConfigError(f"{path}: not valid TOML: {problem}") from None
+    return from_tree(tree, where=str(path), root=path.parent)
+
+
+def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Config:
+    """Build a Config from parsed TOML; `where` names the source in error messages.
+
+    Raises:
+        ConfigError: as for `load`.
+    """
+    hints = typing.get_type_hints(Config)
+    names = [item.name for item in dataclasses.fields(Config) if item.name != "root"]
+    values: dict[str, Any] = {}
+    for name, value in tree.items():
+        if name not in names:
+            raise ConfigError(f"{where}: unknown section [{name}]; {_nearest(name, names)}")
+        if not isinstance(value, dict):
+            raise ConfigError(f"{where}: {name} must be a section [{name}], not {value!r}")
+        values[name] = (
+            _intents(value, where) if name == "intents" else _section(hints[name], value, where)
+        )
+    return Config(**values, root=root)
+
+
+def to_tree(config: Config) -> dict[str, Any]:
+    """Return the settings as plain values, without `root`."""
+    tree = dataclasses.asdict(config)
+    del tree["root"]
+    return tree
+
+
+def render(config: Config) -> str:
+    """Return a commented quads.toml for these settings."""
+    lines = [
+        "# Project file of quads-mcu. Every line shows a setting; delete what you do not need."
+    ]
+    for section in dataclasses.fields(Config):
+        if section.name == "root":
+            continue
+        lines += ["", f"[{section.name}]"]
+        value = getattr(config, section.name)
+        if section.name == "intents":
+            lines.append("# intent = [phrases that mean it]; used by `quads-mcu synth`.")
+            lines += [f"{_key(name)} = {json.dumps(list(p))}" for name, p in value.items()]
+            continue
+        for item in dataclasses.fields(value):
+            lines.append(f"# {item.metadata['doc']}{_limits(item.metadata)}")
+            lines.append(f"{item.name} = {_toml(getattr(value, item.name))}")
+    return "\n".join(lines) + "\n"
+
+
+def _section(kind: type, values: dict[str, Any], where: str) -> Any:
+    items = {item.name: item for item in dataclasses.fields(kind)}
+    section = str(kind.__doc__)
+    hints = typing.get_type_hints(kind)
+    checked = {}
+    for name, value in values.items():
+        if name not in items:
+            raise ConfigError(f"{where}: unknown key {section} {name}; {_nearest(name, items)}")
+        checked[name] = _value(value, hints[name], items[name].metadata, f"{section} {name}", where)
+    return kind(**checked)
+
+
+def _value(value: Any, hint: Any, metadata: Any, key: str, where: str) -> Any:
+    origin = typing.get_origin(hint)
+    if origin is list:
+        (inner,) = typing.get_args(hint)
+        if not isinstance(value, list):
+            raise ConfigError(f"{where}: {key} must be a list, not {value!r}")
+        return [_value(item, inner, {}, key, where) for item in value]
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        value = float(value)
+    if type(value) is not hint:
+        raise ConfigError(f"{where}: {key} must be of type {hint.__name__}, not {value!r}")
+    choices = metadata.get("choices")
+    if choices and value not in choices:
+        allowed = ", ".join(map(str, choices))
+        raise ConfigError(f"{where}: {key} = {value!r} is not one of: {allowed}")
+    low, high = metadata.get("low"), metadata.get("high")
+    if (low is not None and value < low) or (high is not None and value > high):
+        raise ConfigError(f"{where}: {key} = {value} is outside {_range(low, high)}")
+    return value
+
+
+def _intents(values: dict[str, Any], where: str) -> dict[str, list[str]]:
+    for name, phrases in values.items():
+        well_formed = isinstance(phrases, list) and all(
+            isinstance(phrase, str) and phrase.strip() for phrase in phrases
+        )
+        if not well_formed or not phrases:
+            raise ConfigError(f"{where}: [intents] {name} must be a list of phrases")
+    return values
+
+
+def _nearest(name: str, known: typing.Iterable[str]) -> str:
+    names = list(known)
+    close = difflib.get_close_matches(name, names, n=1)
+    hint = f"did you mean {close[0]}? " if close else ""
+    return f"{hint}allowed: {', '.join(names)}"
+
+
+def _range(low: float | None, high: float | None) -> str:
+    return f"{'-inf' if low is None else low} .. {'inf' if high is None else high}"
+
+
+def _limits(metadata: Any) -> str:
+    if metadata["choices"]:
+        return f" One of {', '.join(map(str, metadata['choices']))}."
+    if metadata["low"] is not None:
+        return f" ({_range(metadata['low'], metadata['high'])})"
+    return ""
+
+
+def _key(name: str) -> str:
+    plain = name.replace("_", "").replace("-", "")
+    return name if plain.isascii() and plain.isalnum() else json.dumps(name)
+
+
+def _toml(value: Any) -> str:
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, str | list):
+        return json.dumps(value)
+    return repr(value)
+
+
+def _expand(path: str) -> str:
+    import os
+
+    if not path.startswith("${") or "}" not in path:
+        return path
+    name, _, rest = path[2:].partition("}")
+    name, _, default = name.partition(":-")
+    value = os.environ.get(name, default)
+    if not value:
+        raise ConfigError(f"environment variable {name} (used in {path!r}) is not set")
+    return value + rest

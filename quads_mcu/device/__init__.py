@@ -1,0 +1,1 @@
+"""Boards, builds, and the serial link to them."""

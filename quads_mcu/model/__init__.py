@@ -1,0 +1,1 @@
+"""The Whisper-shaped encoder, its sizes, its weight files and its codebooks."""

@@ -1,0 +1,125 @@
+"""Sizes of an encoder, its presets, and what they cost in parameters and multiply-accumulates."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+FRAMES_PER_S = 100
+CONV_KERNEL = 3
+
+
+@dataclass(frozen=True)
+class Dimensions:
+    """All sizes of one encoder with its head; stored in every checkpoint and packed model."""
+
+    n_mels: int
+    n_frames: int
+    d_model: int
+    n_heads: int
+    n_layers: int
+    n_classes: int
+
+    @property
+    def n_tokens(self) -> int:
+        """Encoder positions: the second convolution halves the frame rate."""
+        return self.n_frames // 2
+
+    @property
+    def d_head(self) -> int:
+        """Width of one attention head."""
+        return self.d_model // self.n_heads
+
+    @property
+    def d_ff(self) -> int:
+        """Width of the feed-forward layer."""
+        return 4 * self.d_model
+
+    def problem(self) -> str | None:
+        """Return why these sizes are impossible, or None."""
+        limits = {
+            "n_mels": (8, 128),
+            "n_frames": (2, 3000),
+            "d_model": (8, 1280),
+            "n_heads": (1, 20),
+            "n_layers": (1, 32),
+            "n_classes": (2, 4096),
+        }
+        for name, (low, high) in limits.items():
+            value = getattr(self, name)
+            if not isinstance(value, int) or not low <= value <= high:
+                return f"{name} = {value!r} is outside {low} .. {high}"
+        if self.n_frames % 2:
+            return f"n_frames = {self.n_frames} is odd"
+        if self.d_model % self.n_heads:
+            return f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}"
+        if self.d_model % 8 or self.n_mels % 8 or self.d_head % 8:
+            return "n_mels, d_model and d_model / n_heads must be multiples of 8"
+        return None
+
+
+@dataclass(frozen=True)
+class Preset:
+    """Width, heads and depth of an encoder."""
+
+    d_model: int
+    n_heads: int
+    n_layers: int
+
+
+PRESETS = {
+    "d64x2": Preset(64, 2, 2),
+    "d96x2": Preset(96, 3, 2),
+    "d128x3": Preset(128, 4, 3),
+    "d192x4": Preset(192, 3, 4),
+    "d384x4": Preset(384, 6, 4),
+}
+
+# Encoders of the published Whisper sizes, for profiles and teachers.
+WHISPER = {
+    "whisper-tiny": Preset(384, 6, 4),
+    "whisper-base": Preset(512, 8, 6),
+    "whisper-small": Preset(768, 12, 12),
+    "whisper-medium": Preset(1024, 16, 24),
+    "whisper-large": Preset(1280, 20, 32),
+}
+
+
+def dimensions(preset: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimensions:
+    """Return the sizes of `preset` (a key of PRESETS or WHISPER) for a window of `window_s`."""
+    size = {**PRESETS, **WHISPER}[preset]
+    n_frames = 2 * round(window_s * FRAMES_PER_S / 2)
+    return Dimensions(n_mels, n_frames, size.d_model, size.n_heads, size.n_layers, n_classes)
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Parameters (positions not counted, as in the paper) and MACs of one part."""
+
+    name: str
+    parameters: int
+    macs: int
+
+
+def profile(dims: Dimensions) -> list[Cost]:
+    """Return the cost of each part: convolutions, every layer, final norm, head.
+
+    MACs count convolutions, linear layers and attention products (notes on Table 1).
+    """
+    d, t, ff = dims.d_model, dims.n_tokens, dims.d_ff
+    conv1 = CONV_KERNEL * dims.n_mels * d
+    conv2 = CONV_KERNEL * d * d
+    costs = [
+        Cost("conv1", conv1 + d, conv1 * dims.n_frames),
+        Cost("conv2", conv2 + d, conv2 * t),
+    ]
+    for layer in range(dims.n_layers):
+        attention = 4 * d * d
+        products = 2 * t * t * d
+        feed_forward = 2 * d * ff
+        costs += [
+            Cost(f"layers.{layer}.attention", attention + 3 * d + 2 * d, attention * t + products),
+            Cost(f"layers.{layer}.feed_forward", feed_forward + ff + d + 2 * d, feed_forward * t),
+        ]
+    costs.append(Cost("norm", 2 * d, 0))
+    costs.append(Cost("head", dims.n_classes * (d + 1), dims.n_classes * d))
+    return costs

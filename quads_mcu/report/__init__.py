@@ -1,0 +1,1 @@
+"""Results as JSON, JUnit XML and HTML."""

@@ -1,0 +1,1 @@
+"""QUADS: distillation and codebook quantization, optimized together."""
