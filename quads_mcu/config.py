@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import json
+import math
 import tomllib
 import typing
 from dataclasses import dataclass, field
@@ -209,7 +210,7 @@ def load(path: Path) -> Config:
         raise ConfigError(f"{path}: cannot be read: {problem}") from None
     try:
         tree = tomllib.loads(text)
-    except tomllib.TOMLDecodeError as problem:
+    except (ValueError, RecursionError) as problem:
         raise ConfigError(f"{path}: not valid TOML: {problem}") from None
     return from_tree(tree, where=str(path), root=path.parent)
 
@@ -253,7 +254,7 @@ def render(config: Config) -> str:
         value = getattr(config, section.name)
         if section.name == "intents":
             lines.append("# intent = [phrases that mean it]; used by `quads-mcu synth`.")
-            lines += [f"{_key(name)} = {json.dumps(list(p))}" for name, p in value.items()]
+            lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
             continue
         for item in dataclasses.fields(value):
             lines.append(f"# {item.metadata['doc']}{_limits(item.metadata)}")
@@ -281,7 +282,12 @@ def _value(value: Any, hint: Any, metadata: Any, key: str, where: str) -> Any:
             raise ConfigError(f"{where}: {key} must be a list, not {value!r}")
         return [_value(item, inner, {}, key, where) for item in value]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
-        value = float(value)
+        try:
+            value = float(value)
+        except OverflowError:
+            raise ConfigError(f"{where}: {key} is too large for a number") from None
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ConfigError(f"{where}: {key} = {value} is not a finite number")
     if type(value) is not hint:
         raise ConfigError(f"{where}: {key} must be of type {hint.__name__}, not {value!r}")
     choices = metadata.get("choices")
@@ -325,14 +331,15 @@ def _limits(metadata: Any) -> str:
 
 def _key(name: str) -> str:
     plain = name.replace("_", "").replace("-", "")
-    return name if plain.isascii() and plain.isalnum() else json.dumps(name)
+    return name if plain.isascii() and plain.isalnum() else _toml(name)
 
 
 def _toml(value: Any) -> str:
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, str | list):
-        return json.dumps(value)
+        # JSON's escapes are TOML's, but for surrogate pairs and for DEL, which TOML forbids raw.
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
     return repr(value)
 
 

@@ -1,0 +1,33 @@
+# make demo   train, export, build and prove the demo on an emulated board; leaves runs/demo
+# make test   formatting, types, all tests
+# make bench  reprint the figures of benchmarks/
+BOARD ?= qemu-an386
+RUN   ?= runs/demo
+PY    := .venv/bin/python
+
+.PHONY: setup demo test lint format test-fast bench examples clean
+setup:
+	@bash .ci/setup
+
+demo: setup
+	$(PY) -m quads_mcu.cli run --project examples/wakewords --run $(RUN) --target $(BOARD)
+
+test: lint
+	$(PY) -m pytest -q tests
+
+test-fast: setup
+	$(PY) -m pytest -q -m "not slow" tests
+
+lint: setup
+	.venv/bin/ruff format --check quads_mcu hil_tests tests benchmarks
+	.venv/bin/ruff check quads_mcu hil_tests tests benchmarks
+	.venv/bin/mypy
+	.venv/bin/clang-format --dry-run --Werror $(shell git ls-files '*.c' '*.h')
+
+format: setup
+	.venv/bin/ruff format quads_mcu hil_tests tests benchmarks
+	.venv/bin/ruff check --fix quads_mcu hil_tests tests benchmarks
+	.venv/bin/clang-format -i $(shell git ls-files '*.c' '*.h')
+
+clean:
+	rm -rf runs build dist .mypy_cache .ruff_cache .pytest_cache

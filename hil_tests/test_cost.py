@@ -1,0 +1,20 @@
+"""Memory, work and energy: what was predicted and what the board says."""
+
+import numpy as np
+
+
+def test_memory(bench):
+    stats = bench.measured.stats
+    bench.report.memory(stats)
+    assert stats.arena_used_bytes <= bench.measured.hello.arena_bytes
+    assert stats.frames_damaged == 0
+
+
+def test_instructions(bench):
+    measured = bench.measured
+    bench.report.latency(measured.instructions)
+    if measured.hello.counts_instructions:
+        assert (measured.instructions.sum(axis=1) > 0).all()
+        # The encoder does the same work for every utterance up to data-dependent rounding paths.
+        encoder = measured.instructions[:, 1:].sum(axis=1)
+        assert np.ptp(encoder) < 0.05 * encoder.mean()

@@ -1,0 +1,332 @@
+"""The command line: parse, call one public function, print."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from quads_mcu import __version__
+from quads_mcu.errors import QuadsError
+
+app = typer.Typer(
+    name="quads-mcu",
+    help="Spoken language understanding on microcontrollers: train with QUADS, export 4-bit "
+    "codebooks as C, build, flash, and prove on the board what was promised.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+ProjectOption = Annotated[
+    Path, typer.Option("--project", "-p", help="Project file or its folder.", show_default=True)
+]
+RunOption = Annotated[Path, typer.Option("--run", "-r", help="Folder of the run.")]
+TargetOption = Annotated[
+    str | None,
+    typer.Option("--target", "-t", help="Board; default: [target] board. See `boards`."),
+]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+HERE = Path("quads.toml")
+DEFAULT_RUN = Path("runs/default")
+
+
+def main() -> None:
+    """Run the command line; every expected error becomes one line and an exit code."""
+    try:
+        app()
+    except QuadsError as problem:
+        from quads_mcu import console
+
+        console.error(str(problem))
+        sys.exit(problem.exit_code)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        print(f"quads-mcu {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print version.")
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def init(
+    name: Annotated[str, typer.Argument(help="Folder to make; also the project's name.")],
+) -> None:
+    """Write a commented quads.toml to start from."""
+    from quads_mcu import console, scaffold
+
+    path = scaffold.init(Path(name))
+    console.note(f"wrote {path}: name your intents and phrases there, then `quads-mcu train`")
+    console.result(str(path))
+
+
+@app.command()
+def synth(
+    project: ProjectOption = HERE,
+    out: Annotated[Path | None, typer.Option(help="Folder for the recordings.")] = None,
+) -> None:
+    """Synthesize the [intents] phrases with many voices (espeak-ng)."""
+    from quads_mcu import config, console
+    from quads_mcu.audio import datasets
+
+    settings = config.load(project)
+    with console.progress() as progress:
+        manifest = datasets.synthesize(settings, progress, out)
+    console.result(str(manifest))
+
+
+@app.command()
+def train(
+    project: ProjectOption = HERE,
+    run: RunOption = DEFAULT_RUN,
+    resume: Annotated[
+        bool, typer.Option("--resume/--restart", help="Go on where the run stopped, or anew.")
+    ] = True,
+) -> None:
+    """Train the student with QUADS (distillation and quantization cycles)."""
+    from quads_mcu import config, console
+    from quads_mcu.run_dir import RunDir
+    from quads_mcu.training import train as training
+
+    settings = config.load(project)
+    with console.progress() as progress:
+        outcome = training.train(settings, RunDir(run), progress, resume=resume)
+    console.table("Training", ("", "validation accuracy"), outcome.rows())
+
+
+@app.command()
+def evaluate(
+    run: RunOption = DEFAULT_RUN,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Accuracy of the float student and of the packed integer model, before any board."""
+    from quads_mcu import console
+    from quads_mcu.report import evaluation
+    from quads_mcu.run_dir import RunDir
+
+    with console.progress() as progress:
+        found = evaluation.evaluate(RunDir(run), split, progress)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    rows = [
+        ("float student", found.float_accuracy.text()),
+        ("integer reference", found.reference_accuracy.text()),
+    ]
+    title = f"{len(found.labels)} utterances of split {split}"
+    console.table(title, ("model", "accuracy (95 % interval)"), rows)
+
+
+@app.command()
+def export(
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+    bits: Annotated[int | None, typer.Option(help="Must equal the run's [quantization].")] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the C source.")] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Pack the student into codebooks and write its C source for a board."""
+    from dataclasses import asdict
+
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.export import project as exporter
+    from quads_mcu.run_dir import RunDir
+
+    found = RunDir(run)
+    board = boards.load(target or found.config().target.board)
+    cost = exporter.export(found, board, bits=bits, out=out)
+    if as_json:
+        console.result_json(asdict(cost))
+        return
+    console.table(f"Cost on {board.name}", ("", "bytes"), _cost_rows(cost))
+    console.result(str(out or found.source_dir(board.name)))
+
+
+def _cost_rows(cost: Any) -> list[tuple[str, str]]:
+    rows = [(f"  {kind}", f"{n:,}") for kind, n in cost.weight_bytes_by_kind.items()]
+    return [
+        ("weights", f"{cost.weight_bytes:,}"),
+        *rows,
+        ("flash, predicted (weights + runtime)", f"{cost.flash_bytes:,}"),
+        ("arena", f"{cost.arena_bytes:,}"),
+        ("stack reserve", f"{cost.stack_bytes:,}"),
+        ("RAM, predicted (arena + stack + static)", f"{cost.ram_bytes:,}"),
+    ]
+
+
+@app.command()
+def build(
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+    sanitize: Annotated[
+        bool, typer.Option(help="Host only: address and undefined-behaviour sanitizers.")
+    ] = False,
+) -> None:
+    """Compile the exported source into firmware."""
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.device import build as builder
+    from quads_mcu.run_dir import RunDir
+
+    found = RunDir(run)
+    board = boards.load(target or found.config().target.board)
+    with console.progress() as progress:
+        done = builder.build(
+            board,
+            found.source_dir(board.name),
+            found.build_dir(board.name),
+            sanitize=sanitize,
+            progress=progress,
+        )
+    rows = [("flash", f"{done.flash_bytes:,}"), ("RAM", f"{done.ram_bytes:,}")]
+    console.table(f"{board.name}, build {done.build_id}", ("linked", "bytes"), rows)
+    console.result(str(done.elf))
+
+
+@app.command()
+def flash(
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+) -> None:
+    """Start the built firmware on an emulated board and keep it running (Ctrl-C ends it)."""
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.device import flash as flasher
+    from quads_mcu.run_dir import RunDir
+
+    found = RunDir(run)
+    board = boards.load(target or found.config().target.board)
+    with flasher.start(board, found.build_dir(board.name) / "firmware.elf") as session:
+        console.result(session.url)
+        console.note(f"{board.name} is running; test it with --port {session.url}; Ctrl-C ends it")
+        session.wait()
+
+
+@app.command()
+def test(
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+    port: Annotated[
+        str | None,
+        typer.Option(envvar="QUADS_PORT", help="Port or URL of a board that runs already."),
+    ] = None,
+    split: Annotated[str, typer.Option(help="Data split to run.")] = "test",
+    limit: Annotated[int, typer.Option(help="Use only so many utterances; 0: all.")] = 0,
+    workers: Annotated[int, typer.Option(help="Emulators at once.")] = 2,
+    as_json: JsonOption = False,
+) -> None:
+    """Prove on the board, over its serial port, that it computes what was evaluated."""
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.report import board_test
+    from quads_mcu.run_dir import RunDir
+
+    found = RunDir(run)
+    board = boards.load(target or found.config().target.board)
+    values = board_test.run(found, board, port=port, split=split, limit=limit, workers=workers)
+    if as_json:
+        console.result_json(values)
+    else:
+        _print_report(values)
+    console.note(f"report: {found.report_dir(board.name) / 'report.html'}")
+    board_test.raise_for(values)
+
+
+@app.command()
+def run(
+    project: ProjectOption = HERE,
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+) -> None:
+    """The whole way: train, export, build, start the board, test; ends with the table."""
+    from quads_mcu import config, console
+    from quads_mcu.device import boards
+    from quads_mcu.device import build as builder
+    from quads_mcu.export import project as exporter
+    from quads_mcu.report import board_test, evaluation
+    from quads_mcu.run_dir import RunDir
+    from quads_mcu.training import train as training
+
+    settings = config.load(project)
+    board = boards.load(target or settings.target.board)
+    found = RunDir(run)
+    with console.progress() as progress:
+        training.train(settings, found, progress)
+        exporter.export(found, board, bits=None, out=None)
+        evaluation.evaluate(found, "test", progress)
+        source, objects = found.source_dir(board.name), found.build_dir(board.name)
+        builder.build(board, source, objects, progress=progress)
+    values = board_test.run(found, board)
+    _print_report(values)
+    console.note(f"report: {found.report_dir(board.name) / 'report.html'}")
+    board_test.raise_for(values)
+
+
+def _print_report(values: dict[str, Any]) -> None:
+    from quads_mcu import console
+    from quads_mcu.report import board_test
+
+    for title, columns, rows in board_test.tables(values):
+        console.table(title, columns, rows)
+
+
+@app.command()
+def boards(as_json: JsonOption = False) -> None:
+    """List the boards this version knows."""
+    from quads_mcu import console
+    from quads_mcu.device import boards as registry
+
+    found = registry.all_boards()
+    if as_json:
+        console.result_json([board.to_json() for board in found])
+        return
+    rows = [
+        (board.name, board.description, "emulated" if board.emulated else board.kind)
+        for board in found
+    ]
+    console.table("Boards", ("name", "what", "kind"), rows)
+
+
+@app.command()
+def profile(
+    arch: Annotated[str, typer.Option(help="A student preset or whisper-tiny .. whisper-large.")],
+    classes: Annotated[int, typer.Option(help="Intents.")] = 31,
+    seconds: Annotated[float, typer.Option(help="Window, s.")] = 30.0,
+    mels: Annotated[int, typer.Option(help="Mel bands.")] = 80,
+    as_json: JsonOption = False,
+) -> None:
+    """Parameters and multiply-accumulates of an encoder with its head."""
+    from dataclasses import asdict
+
+    from quads_mcu import console
+    from quads_mcu.model import dimensions
+
+    dims = dimensions.checked(arch, n_mels=mels, window_s=seconds, n_classes=classes)
+    costs = dimensions.profile(dims)
+    parameters, macs = sum(c.parameters for c in costs), sum(c.macs for c in costs)
+    if as_json:
+        layers = [asdict(cost) for cost in costs]
+        console.result_json({"parameters": parameters, "macs": macs, "layers": layers})
+        return
+    rows = [(c.name, f"{c.parameters:,}", f"{c.macs / 1e6:,.2f}") for c in costs]
+    rows.append(("total", f"{parameters:,}", f"{macs / 1e6:,.2f}"))
+    title = f"{arch}, {seconds:g} s, {classes} classes"
+    console.table(title, ("layer", "parameters", "MMAC"), rows)
+
+
+if __name__ == "__main__":
+    main()

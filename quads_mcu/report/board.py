@@ -1,0 +1,194 @@
+"""The report of one board test: figures collected by hil_tests, written as JSON and HTML."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quads_mcu import __version__
+from quads_mcu.config import Config
+from quads_mcu.device import energy
+from quads_mcu.device.boards import Board
+from quads_mcu.export.project import Cost
+from quads_mcu.model_format import STAGES, PackedModel
+from quads_mcu.paths import data_dir
+from quads_mcu.report import evaluation
+from quads_mcu.report.statistics import accuracy, confusion
+from quads_mcu.run_dir import RunDir, write_json, write_text
+
+if TYPE_CHECKING:
+    from quads_mcu.audio.datasets import Clips
+    from quads_mcu.device.client import Hello, Stats
+
+EVIDENCE = {
+    True: "Emulated: executed instructions are counted, nothing was measured on silicon.",
+    False: "Measured on this device.",
+}
+
+
+class BoardReport:
+    """Collects what the board tests measure; `write` makes report.json and report.html."""
+
+    def __init__(
+        self, run: RunDir, config: Config, board: Board, model: PackedModel, folder: Path
+    ) -> None:
+        self.run = run
+        self.config = config
+        self.board = board
+        self.model = model
+        self.folder = folder
+        self.build = Cost.read(run.build_dir(board.name))
+        self.values: dict[str, Any] = {
+            "version": __version__,
+            "project": config.project.name,
+            "board": {
+                "name": board.name,
+                "description": board.description,
+                "emulated": board.emulated,
+                "evidence": EVIDENCE[board.emulated],
+                "build_id": "",
+            },
+            "model": _model_json(model),
+            "labels": list(model.labels),
+            "data": {"split": "", "utterances": 0, "problems": ""},
+            "equality": {"utterances": 0},
+            "accuracy": {},
+            "confusion": [],
+            "memory": {},
+            "latency": {"instructions": [], "instructions_total": 0, "estimate_ms": 0.0},
+            "energy": {},
+            "thresholds": [],
+        }
+
+    def hello(self, hello: Hello) -> None:
+        """Note the build that answered."""
+        self.values["board"]["build_id"] = hello.build_id
+
+    def features(self, total: int, differing: int) -> None:
+        """Note how many feature bytes differ from the twin's."""
+        self.values["equality"] |= {"feature_bytes": total, "feature_bytes_differing": differing}
+
+    def logits(self, total: int, differing: int) -> None:
+        """Note how many logits differ from the reference's."""
+        self.values["equality"] |= {"logits": total, "logits_differing": differing}
+
+    def accuracy(
+        self,
+        split: str,
+        clips: Clips,
+        reference: NDArray[np.int64],
+        board: NDArray[np.int64],
+    ) -> None:
+        """Note accuracies and the board's confusion matrix."""
+        from quads_mcu.audio.datasets import report as problem_report
+
+        n = self.model.dims.n_classes
+        self.values["data"] = {
+            "split": split,
+            "utterances": len(clips.labels),
+            "problems": problem_report(clips.problems),
+        }
+        found = self.values["accuracy"]
+        stored = evaluation.stored(self.run, self.model.model_hash)
+        if stored and stored["split"] == split and stored["labels"] == clips.labels.tolist():
+            found["float student"] = stored["float"]
+        bits = self.config.quantization.bits
+        found[f"{bits}-bit reference"] = accuracy(clips.labels, reference, n).to_json()
+        found[self.board.name] = accuracy(clips.labels, board, n).to_json()
+        self.values["equality"]["utterances"] = len(clips.labels)
+        self.values["confusion"] = confusion(clips.labels, board, n).tolist()
+
+    def memory(self, stats: Stats) -> None:
+        """Note flash and RAM, predicted by `export` and measured by linker and high-water marks."""
+        cost = self.build
+        stack = stats.stack_used_bytes or None
+        self.values["memory"] = {
+            "weights": {"predicted": cost.weight_bytes, "measured": cost.weight_bytes_linked},
+            "flash": {"predicted": cost.flash_bytes, "measured": cost.flash_bytes_linked},
+            "arena": {"predicted": cost.arena_bytes, "measured": stats.arena_used_bytes},
+            "stack": {"predicted": self.board.stack_bytes, "measured": stack},
+            "RAM": {"predicted": cost.ram_bytes, "measured": cost.ram_bytes_linked},
+        }
+
+    def latency(self, instructions: NDArray[np.int64]) -> None:
+        """Note mean instructions per stage, and the estimates made from them."""
+        mean = instructions.mean(axis=0)
+        total = float(mean.sum())
+        self.values["latency"] = {
+            "instructions": [
+                {"stage": name, "mean": round(float(value))}
+                for name, value in zip(STAGES, mean, strict=True)
+            ],
+            "instructions_total": round(total),
+            "estimate_ms": 0.0,
+        }
+        if total:
+            estimate = energy.estimate(self.board, total)
+            self.values["latency"]["estimate_ms"] = round(estimate.latency_ms, 2)
+            self.values["energy"] = {
+                "estimate_mj": round(estimate.energy_uj / 1000, 3),
+                "method": estimate.method,
+            }
+
+    def thresholds(self) -> list[dict[str, Any]]:
+        """Compare with [thresholds] of quads.toml and note the outcome."""
+        lines = list(_threshold_lines(self.values, self.config, self.board.name))
+        self.values["thresholds"] = lines
+        return lines
+
+    def write(self) -> None:
+        """Write report.json and report.html."""
+        import jinja2
+
+        write_json(self.folder / "report.json", self.values)
+        environment = jinja2.Environment(
+            loader=jinja2.FileSystemLoader(data_dir("templates")),
+            autoescape=True,
+            undefined=jinja2.ChainableUndefined,
+        )
+        page = environment.get_template("report.html.j2").render(r=self.values)
+        write_text(self.folder / "report.html", page)
+
+
+def _model_json(model: PackedModel) -> dict[str, Any]:
+    dims = model.dims
+    return {
+        "hash": model.model_hash,
+        "size": f"d={dims.d_model} x {dims.n_layers} layers, {dims.n_mels} mels, "
+        f"{dims.n_frames / 100:g} s",
+        "bits": "/".join(str(b) for b in sorted({x.bits for _, x in model.linears()})),
+    }
+
+
+def _threshold_lines(values: dict[str, Any], config: Config, board: str) -> list[dict[str, Any]]:
+    limits = config.thresholds
+    lines = []
+
+    def line(name: str, value: float, limit: float, met: bool) -> None:
+        shown = round(value, 2)
+        lines.append({"name": name, "value": shown, "limit": limit, "met": bool(met)})
+
+    accuracies = values["accuracy"]
+    if limits.accuracy_percent and board in accuracies:
+        found = accuracies[board]["percent"]
+        least = limits.accuracy_percent
+        line("accuracy, percent, at least", found, least, found >= least)
+    if limits.float_gap_points < 100 and "float student" in accuracies:
+        gap = accuracies["float student"]["percent"] - accuracies[board]["percent"]
+        most = limits.float_gap_points
+        line("loss against float, points, at most", gap, most, gap <= most)
+    memory = values["memory"]
+    if limits.weight_bytes and memory:
+        found = memory["weights"]["measured"]
+        line("weights, bytes, at most", found, limits.weight_bytes, found <= limits.weight_bytes)
+    if limits.ram_bytes and memory:
+        found = memory["arena"]["measured"] + (memory["stack"]["measured"] or 0)
+        line("arena + stack, bytes, at most", found, limits.ram_bytes, found <= limits.ram_bytes)
+    latency = values["latency"]["estimate_ms"]
+    if limits.latency_ms and latency:
+        most = limits.latency_ms
+        line("latency estimate, ms, at most", latency, most, latency <= most)
+    return lines

@@ -1,0 +1,139 @@
+"""Accuracy on a data split before any board: float student and integer reference."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quads_mcu import model_format
+from quads_mcu.audio.datasets import Clips
+from quads_mcu.config import SAMPLE_RATE, Config
+from quads_mcu.console import Progress
+from quads_mcu.errors import ConfigError
+from quads_mcu.export.reference import Reference
+from quads_mcu.report.statistics import Accuracy, accuracy
+from quads_mcu.run_dir import RunDir, write_json
+
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What float student and packed model answer on one split."""
+
+    split: str
+    model_hash: str
+    labels: NDArray[np.int64]
+    float_intents: NDArray[np.int64]
+    reference_intents: NDArray[np.int64]
+    n_classes: int
+
+    @property
+    def float_accuracy(self) -> Accuracy:
+        """Accuracy of the float student."""
+        return accuracy(self.labels, self.float_intents, self.n_classes)
+
+    @property
+    def reference_accuracy(self) -> Accuracy:
+        """Accuracy of the packed integer model."""
+        return accuracy(self.labels, self.reference_intents, self.n_classes)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return figures and predictions as plain values."""
+        return {
+            "split": self.split,
+            "model_hash": self.model_hash,
+            "float": self.float_accuracy.to_json(),
+            "reference": self.reference_accuracy.to_json(),
+            "labels": self.labels.tolist(),
+            "float_intents": self.float_intents.tolist(),
+            "reference_intents": self.reference_intents.tolist(),
+            "n_classes": self.n_classes,
+        }
+
+
+def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Progress) -> Clips:
+    """Return the split's utterance windows, labelled by position in `labels`.
+
+    Raises:
+        ConfigError: the split is empty or has an intent the model does not know.
+        AudioError: a source cannot be read.
+    """
+    from quads_mcu.audio import datasets
+
+    dataset = datasets.load_dataset(config, progress)
+    if tuple(dataset.labels) != labels:
+        raise ConfigError(
+            f"the data has intents {', '.join(dataset.labels)}, "
+            f"the model {', '.join(labels)}; train it again"
+        )
+    n_samples = window_samples(config)
+    clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
+    if len(clips.pcm) == 0:
+        raise ConfigError(f"the data has no usable utterance in split {split!r}")
+    return clips
+
+
+def window_samples(config: Config) -> int:
+    """Return the samples of one utterance window."""
+    return round(config.audio.window_s * SAMPLE_RATE)
+
+
+def mel_features(
+    pcm: NDArray[np.int16], dims: model_format.Dimensions, progress: Progress
+) -> NDArray[np.int8]:
+    """Return device features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
+    from quads_mcu.audio.frontend import features
+
+    mel = np.empty((len(pcm), dims.n_frames, dims.n_mels), np.int8)
+    for at in range(0, len(pcm), BATCH):
+        mel[at : at + BATCH] = features(pcm[at : at + BATCH], dims.n_mels, dims.n_frames)
+        progress("features", min(at + BATCH, len(pcm)), len(pcm))
+    return mel
+
+
+def reference_logits(
+    model: model_format.PackedModel, mel: NDArray[np.int8], progress: Progress
+) -> NDArray[np.int32]:
+    """Return int32 (N, n_classes) of the integer reference."""
+    reference = Reference(model)
+    logits = np.empty((len(mel), model.dims.n_classes), np.int32)
+    for at in range(0, len(mel), BATCH):
+        logits[at : at + BATCH] = reference.logits(mel[at : at + BATCH])
+        progress("integer reference", min(at + BATCH, len(mel)), len(mel))
+    return logits
+
+
+def evaluate(run: RunDir, split: str, progress: Progress) -> Evaluation:
+    """Evaluate a run on one split; the test split's result is kept in evaluation.json."""
+    from quads_mcu.training.evaluation import float_logits
+
+    config = run.config()
+    model = model_format.read(run.model_path)
+    clips = load_clips(config, model.labels, split, progress)
+    mel = mel_features(clips.pcm, model.dims, progress)
+    evaluation = Evaluation(
+        split=split,
+        model_hash=model.model_hash,
+        labels=clips.labels,
+        float_intents=float_logits(run.path, mel).argmax(axis=1),
+        reference_intents=reference_logits(model, mel, progress).argmax(axis=1),
+        n_classes=model.dims.n_classes,
+    )
+    if split == "test":
+        write_json(run.evaluation_path, evaluation.to_json())
+    return evaluation
+
+
+def stored(run: RunDir, model_hash: str) -> dict[str, Any] | None:
+    """Return evaluation.json if it belongs to this model, else None."""
+    try:
+        found = json.loads(run.evaluation_path.read_text(encoding="utf-8"))
+    except (FileNotFoundError, ValueError):
+        return None
+    belongs = isinstance(found, dict) and found.get("model_hash") == model_hash
+    return found if belongs else None

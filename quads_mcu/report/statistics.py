@@ -1,0 +1,75 @@
+"""Figures from labels and predictions: accuracy with its interval, macro F1, confusion."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+Z_95 = 1.959963984540054
+
+
+@dataclass(frozen=True)
+class Accuracy:
+    """Correct answers out of `total`; percentages carry the 95 % Wilson score interval."""
+
+    correct: int
+    total: int
+    macro_f1: float
+
+    @property
+    def percent(self) -> float:
+        """Accuracy, percent."""
+        return 100.0 * self.correct / self.total if self.total else 0.0
+
+    @property
+    def interval_percent(self) -> tuple[float, float]:
+        """95 % Wilson score interval, percent."""
+        low, high = wilson_interval(self.correct, self.total)
+        return 100.0 * low, 100.0 * high
+
+    def text(self) -> str:
+        """Return e.g. `98.6 % (96.7-99.4)`."""
+        low, high = self.interval_percent
+        return f"{self.percent:.1f} % ({low:.1f}-{high:.1f})"
+
+    def to_json(self) -> dict[str, float | int | list[float]]:
+        """Return all figures as plain values."""
+        return {
+            "correct": self.correct,
+            "total": self.total,
+            "percent": round(self.percent, 3),
+            "interval_95_percent": [round(bound, 3) for bound in self.interval_percent],
+            "macro_f1": round(self.macro_f1, 4),
+        }
+
+
+def wilson_interval(correct: int, total: int) -> tuple[float, float]:
+    """Return the 95 % score interval of a share (Wilson 1927)."""
+    if total == 0:
+        return 0.0, 1.0
+    share = correct / total
+    spread = Z_95 * np.sqrt(share * (1 - share) / total + Z_95**2 / (4 * total**2))
+    centre = share + Z_95**2 / (2 * total)
+    scale = 1 + Z_95**2 / total
+    return max(0.0, (centre - spread) / scale), min(1.0, (centre + spread) / scale)
+
+
+def confusion(
+    labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int
+) -> NDArray[np.int64]:
+    """Return int64 (n_classes, n_classes): rows are true classes, columns predictions."""
+    counts = np.zeros((n_classes, n_classes), np.int64)
+    np.add.at(counts, (labels, predictions), 1)
+    return counts
+
+
+def accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int) -> Accuracy:
+    """Return accuracy and macro F1 (over classes that occur) of int64 (N,) predictions."""
+    counts = confusion(labels, predictions, n_classes)
+    hits = np.diag(counts)
+    found = counts.sum(axis=0) + counts.sum(axis=1)
+    occurring = counts.sum(axis=1) > 0
+    f1 = 2 * hits[occurring] / found[occurring]
+    return Accuracy(int(hits.sum()), len(labels), float(f1.mean()) if f1.size else 0.0)
