@@ -65,7 +65,7 @@ class Bench:
     def clips(self) -> evaluation.Clips:
         with console.progress() as progress:
             clips = evaluation.load_clips(self.config, self.model.labels, self.split, progress)
-        return clips.head(self.limit) if self.limit else clips
+        return clips.spread(self.limit) if self.limit else clips
 
     @cached_property
     def pcm(self) -> list[np.ndarray]:

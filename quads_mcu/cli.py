@@ -79,11 +79,11 @@ def synth(
 ) -> None:
     """Synthesize the [intents] phrases with many voices (espeak-ng)."""
     from quads_mcu import config, console
-    from quads_mcu.audio import datasets
+    from quads_mcu.audio import sources
 
     settings = config.load(project)
     with console.progress() as progress:
-        manifest = datasets.synthesize(settings, progress, out)
+        manifest = sources.synthesize(settings, progress, out)
     console.result(str(manifest))
 
 

@@ -50,7 +50,9 @@ class DataSection:
     """[data]"""
 
     manifests: list[str] = _setting(
-        [], "CSV or JSONL manifests (columns path, label, split, ...), relative to this file."
+        [],
+        "CSV or JSONL manifests (columns path, label, split, ...), relative to this file; "
+        '"FILE#test" takes only that split.',
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
     label_column: str = _setting("label", "Manifest column that holds the intent.")
@@ -92,6 +94,9 @@ class TeacherSection:
     )
     fine_tune_epochs: int = _setting(
         0, "Epochs of training the teacher's encoder on the task first.", low=0, high=1000
+    )
+    fine_tune_lr: float = _setting(
+        1e-4, "Peak learning rate of the teacher's training.", low=0.0, high=1.0
     )
     head_epochs: int = _setting(
         60, "Epochs of training the head on the frozen teacher.", low=1, high=10_000

@@ -310,14 +310,16 @@ def read(path: Path) -> PackedModel:
             message names the file and what was found.
     """
     try:
-        model = _read(path)
+        model, stored_hash = _read(path)
         check(model)
+        if model.model_hash != stored_hash:
+            raise ModelFormatError("damaged: the contents do not match the stored model hash")
     except ModelFormatError as problem:
         raise ModelFormatError(f"{path}: {problem}") from None
     return model
 
 
-def _read(path: Path) -> PackedModel:
+def _read(path: Path) -> tuple[PackedModel, Any]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -334,10 +336,7 @@ def _read(path: Path) -> PackedModel:
         raise ModelFormatError("no such file; `quads-mcu export` writes one") from None
     except (OSError, SafetensorError) as problem:
         raise ModelFormatError(f"not a readable model file: {problem}") from None
-    model = _assemble(header, loaded)
-    if model.model_hash != header.get("model_hash"):
-        raise ModelFormatError("damaged: the contents do not match the stored model hash")
-    return model
+    return _assemble(header, loaded), header.get("model_hash")
 
 
 def _parse_metadata(text: str) -> dict[str, Any]:

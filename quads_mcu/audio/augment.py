@@ -57,7 +57,8 @@ class Augmenter:
             window = _reverberate(window, rng)
         if rng.random() < settings.noise_probability:
             noise = self._noises[int(rng.integers(len(self._noises)))]
-            window = _mix(window, noise, rng.uniform(*settings.snr_db), rng)
+            low_db, high_db = settings.snr_db
+            window = _mix(window, noise, rng.uniform(low_db, high_db), rng)
         return to_int16(_gain(window, settings.gain_db, rng))
 
 

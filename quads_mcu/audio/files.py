@@ -60,9 +60,8 @@ def decode(path: Path, *, limit_s: float = LIMIT_S) -> Pcm:
     """
     import soundfile
 
-    if not path.is_file():
-        state = "is not a regular file" if path.exists() else "no such file"
-        raise AudioError(f"{path}: {state}")
+    if not is_regular(path):
+        raise AudioError(f"{path}: no such file, or not a regular one")
     try:
         with soundfile.SoundFile(str(path)) as sound:
             _check_header(path, sound, limit_s)
@@ -73,16 +72,24 @@ def decode(path: Path, *, limit_s: float = LIMIT_S) -> Pcm:
         reason = getattr(problem, "error_string", str(problem)).strip()
         raise AudioError(f"{path}: not a readable sound file: {reason}") from None
     if native:
-        return samples.astype(np.int16, copy=False)
+        return samples
     if not np.isfinite(samples).all():
         raise AudioError(f"{path}: holds samples that are not finite (NaN or infinity)")
     return to_int16(_resample(samples, rate_hz) * FULL_SCALE)
 
 
+def is_regular(path: Path) -> bool:
+    """Return whether `path` names a regular file; False too where it cannot name any."""
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
+
+
 def to_int16(samples: npt.NDArray[Any]) -> Pcm:
     """Round half away from zero and saturate to int16; 1.0 is one step, not full scale."""
-    rounded = np.trunc(samples + np.copysign(0.5, samples))
-    return np.clip(rounded, -FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
+    rounded: npt.NDArray[np.float64] = np.trunc(samples + np.copysign(0.5, samples))
+    return rounded.clip(-FULL_SCALE, FULL_SCALE - 1).astype(np.int16)
 
 
 def write_wav(path: Path, pcm: Pcm) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -15,6 +15,7 @@ from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.export.reference import Reference
+from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.report.statistics import Accuracy, accuracy
 from quads_mcu.run_dir import RunDir, write_json
 
@@ -63,9 +64,9 @@ def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Pr
         ConfigError: the split is empty or has an intent the model does not know.
         AudioError: a source cannot be read.
     """
-    from quads_mcu.audio import datasets
+    from quads_mcu.audio import datasets, sources
 
-    dataset = datasets.load_dataset(config, progress)
+    dataset = sources.load(config, progress)
     if tuple(dataset.labels) != labels:
         raise ConfigError(
             f"the data has intents {', '.join(dataset.labels)}, "
@@ -75,7 +76,7 @@ def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Pr
     clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
     if len(clips.pcm) == 0:
         raise ConfigError(f"the data has no usable utterance in split {split!r}")
-    return clips
+    return replace(clips, problems=[*dataset.problems, *clips.problems])
 
 
 def window_samples(config: Config) -> int:
@@ -84,7 +85,7 @@ def window_samples(config: Config) -> int:
 
 
 def mel_features(
-    pcm: NDArray[np.int16], dims: model_format.Dimensions, progress: Progress
+    pcm: NDArray[np.int16], dims: Dimensions, progress: Progress
 ) -> NDArray[np.int8]:
     """Return device features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
     from quads_mcu.audio.frontend import features
