@@ -26,6 +26,10 @@
 #include "quads_format.h"
 #include "quads_frontend.h"
 
+#if QUADS_FORMAT_VERSION != 1
+#error "this runtime runs models of format version 1; export the model again"
+#endif
+
 typedef enum {
   QUADS_OK = 0,
   QUADS_ERROR_ARGUMENT = -1, /* a null pointer or an impossible size */
@@ -65,23 +69,25 @@ typedef struct {
   quads_linear_t feed_forward_2;
 } quads_layer_t;
 
-/* Where each tensor lies in the arena, bytes from its start; computed by the exporter. */
+/* Where each tensor lies in the arena, bytes from its start; computed by the exporter. Tensors that
+ * are never needed at the same time share memory. */
 typedef struct {
   uint32_t mel;         /* int8  [1 + n_frames + 1][n_mels], a padding row at either end */
   uint32_t residual;    /* int16 [n_tokens][d_model] */
   uint32_t conv;        /* int8  [2 * conv_block + 1][d_model] */
-  uint32_t normalized;  /* int8  [n_tokens][d_model] */
-  uint32_t attention;   /* int8  [n_tokens][d_model] */
-  uint32_t query;       /* int8  [n_tokens][d_head] */
+  uint32_t normalized;  /* int8  [token_block][d_model] */
+  uint32_t attention;   /* int8  [n_tokens][d_model]; queries, then outputs, a head's columns */
   uint32_t key;         /* int8  [n_tokens][d_head] */
   uint32_t value;       /* int8  [n_tokens][d_head] */
   uint32_t scores;      /* int32 [n_tokens] */
+  uint32_t exps;        /* int16 [n_tokens] */
   uint32_t hidden;      /* int8  [token_block][4 * d_model] */
-  uint32_t pooled;      /* int16 [d_model], after int32 [d_model] sums */
-  uint32_t tile;        /* int8  [QUADS_TILE_ROWS][4 * d_model], decoded weights */
+  uint32_t sums;        /* int32 [d_model] */
+  uint32_t pooled;      /* int16 [d_model] */
+  uint32_t tile;        /* int8  [largest n_in][QUADS_TILE_ROWS], decoded weights */
   uint32_t arena_bytes; /* size of the whole arena */
   uint16_t conv_block;  /* tokens per convolution step */
-  uint16_t token_block; /* tokens per feed-forward step */
+  uint16_t token_block; /* tokens per LayerNorm and what follows it */
 } quads_plan_t;
 
 typedef struct {

@@ -14,8 +14,9 @@
 #define QUADS_HOP_SAMPLES 160
 
 typedef struct {
-  int16_t history[QUADS_WINDOW_SAMPLES]; /* the current analysis window, oldest sample first */
-  uint16_t filled;                       /* samples in history */
+  int16_t ring[QUADS_WINDOW_SAMPLES]; /* the newest samples */
+  uint16_t next;                      /* where the next sample goes: the oldest one */
+  uint16_t missing;                   /* samples until the next frame is complete */
 } quads_frontend_t;
 
 /* Begin a stream: the samples before it are zero. */
