@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quads_mcu.errors import ConfigError
+
 FRAMES_PER_S = 100
 CONV_KERNEL = 3
 
@@ -89,6 +91,21 @@ def dimensions(preset: str, *, n_mels: int, window_s: float, n_classes: int) -> 
     size = {**PRESETS, **WHISPER}[preset]
     n_frames = 2 * round(window_s * FRAMES_PER_S / 2)
     return Dimensions(n_mels, n_frames, size.d_model, size.n_heads, size.n_layers, n_classes)
+
+
+def checked(arch: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimensions:
+    """Return `dimensions` of values a person typed.
+
+    Raises:
+        ConfigError: unknown `arch`, or an impossible size.
+    """
+    known = {**PRESETS, **WHISPER}
+    if arch not in known:
+        raise ConfigError(f"no architecture {arch!r}; there are {', '.join(known)}")
+    dims = dimensions(arch, n_mels=n_mels, window_s=window_s, n_classes=n_classes)
+    if problem := dims.problem():
+        raise ConfigError(f"{arch}: {problem}")
+    return dims
 
 
 @dataclass(frozen=True)

@@ -1,1 +1,1 @@
-"""QUADS: distillation and codebook quantization, optimized together."""
+"""QUADS training: teacher, distillation and quantization cycles, checkpoints (docs/training.md)."""

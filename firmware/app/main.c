@@ -1,0 +1,355 @@
+/* The firmware application: answers the host's requests until the end of days. */
+#include <string.h>
+
+#include "clips.h"
+#include "model.h"
+#include "quads.h"
+#include "quads_link.h"
+#include "quads_port.h"
+
+#define MAX_PAYLOAD_BYTES 1024u
+#define PIECE_SAMPLES 160u /* PCM is converted and pushed in pieces of this size */
+#define PAINT 0xA5u        /* marks arena bytes that were never written */
+
+#ifndef QUADS_BUILD_ID
+#define QUADS_BUILD_ID {0}
+#endif
+#ifndef QUADS_BOARD_NAME
+#define QUADS_BOARD_NAME "unnamed"
+#endif
+
+enum { KIND_PCM, KIND_FEATURES };
+typedef enum { IDLE, RECEIVING, CLOSED } phase_t;
+
+/* The window being filled, by the host or from a stored clip. */
+typedef struct {
+  phase_t phase;
+  uint8_t kind;
+  uint8_t low; /* first byte of a sample whose second one is yet to come */
+  uint8_t inferred;
+  uint32_t length_bytes; /* announced */
+  uint32_t received_bytes;
+} window_t;
+
+static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static quads_t runtime;
+static window_t window;
+static int32_t logits[QUADS_MODEL_CLASSES];
+static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
+static quads_link_t device_link;
+
+static uint64_t stage_ticks[QUADS_STAGE_COUNT];
+static uint8_t stage; /* being measured */
+static uint32_t stage_start;
+
+static void enter_stage(void *context, uint8_t entered) {
+  (void)context;
+  const uint32_t now = quads_port_ticks();
+  if (stage < QUADS_STAGE_COUNT) {
+    stage_ticks[stage] += (uint32_t)(now - stage_start);
+  }
+  stage = entered;
+  stage_start = quads_port_ticks();
+}
+
+static uint32_t features_bytes(void) {
+  return (uint32_t)quads_model.n_frames * quads_model.n_mels;
+}
+
+/* --- windows ------------------------------------------------------------------------------ */
+
+static void window_begin(uint8_t kind, uint32_t length_bytes) {
+  memset(&window, 0, sizeof window);
+  memset(stage_ticks, 0, sizeof stage_ticks);
+  window.phase = RECEIVING;
+  window.kind = kind;
+  window.length_bytes = length_bytes;
+  quads_restart(&runtime);
+}
+
+static void push(const int16_t *pcm, size_t n_samples) {
+  enter_stage(NULL, QUADS_STAGE_FRONTEND);
+  quads_push(&runtime, pcm, n_samples);
+  enter_stage(NULL, QUADS_STAGE_END);
+}
+
+/* Samples may be split between two chunks anywhere. */
+static void window_take_pcm(const uint8_t *bytes, size_t n_bytes) {
+  int16_t pcm[PIECE_SAMPLES];
+  size_t n_samples = 0;
+  for (size_t i = 0; i < n_bytes; i++) {
+    if (window.received_bytes++ % 2 == 0) {
+      window.low = bytes[i];
+      continue;
+    }
+    pcm[n_samples++] = (int16_t)(window.low | ((uint32_t)bytes[i] << 8));
+    if (n_samples == PIECE_SAMPLES) {
+      push(pcm, n_samples);
+      n_samples = 0;
+    }
+  }
+  push(pcm, n_samples);
+}
+
+/* Features are collected where the runtime keeps them: rows 1 .. n_frames of its mel tensor. */
+static int8_t *received_features(void) {
+  return (int8_t *)arena + quads_model.plan.mel + quads_model.n_mels;
+}
+
+static void window_take_features(const uint8_t *bytes, size_t n_bytes) {
+  memcpy(received_features() + window.received_bytes, bytes, n_bytes);
+  window.received_bytes += (uint32_t)n_bytes;
+}
+
+/* Close the window once everything announced is there. Returns 0 or a runtime error. */
+static int window_close_if_complete(void) {
+  if (window.received_bytes != window.length_bytes) {
+    return QUADS_OK;
+  }
+  enter_stage(NULL, QUADS_STAGE_FRONTEND);
+  const int error = window.kind == KIND_PCM
+                        ? quads_close(&runtime)
+                        : quads_set_features(&runtime, received_features());
+  enter_stage(NULL, QUADS_STAGE_END);
+  if (error == QUADS_OK) {
+    window.phase = CLOSED;
+  }
+  return error;
+}
+
+static void send_internal(quads_sender_t *answer, int error) {
+  window.phase = IDLE;
+  quads_send_failure(answer, QUADS_LINK_INTERNAL, (uint32_t)-error, 0);
+}
+
+static void send_not_ready(quads_sender_t *answer) {
+  quads_send_failure(answer, QUADS_LINK_NOT_READY, window.received_bytes, window.length_bytes);
+}
+
+/* --- requests ----------------------------------------------------------------------------- */
+
+static void hello(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  static const uint8_t build_id[QUADS_HELLO_BUILD_ID_BYTES] = QUADS_BUILD_ID;
+  static const char board[QUADS_HELLO_BOARD_BYTES + 1] = QUADS_BOARD_NAME;
+  (void)context;
+  (void)request;
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u16(answer, QUADS_PROTOCOL_VERSION);
+  quads_send_u16(answer, (uint16_t)quads_model.format_version);
+  quads_send_bytes(answer, quads_model.hash, QUADS_HELLO_MODEL_HASH_BYTES);
+  quads_send_bytes(answer, build_id, sizeof build_id);
+  quads_send_bytes(answer, (const uint8_t *)board, QUADS_HELLO_BOARD_BYTES);
+  quads_send_u16(answer, quads_model.n_mels);
+  quads_send_u16(answer, quads_model.n_frames);
+  quads_send_u16(answer, quads_model.n_classes);
+  quads_send_u16(answer, MAX_PAYLOAD_BYTES);
+  quads_send_u32(answer, sizeof arena);
+  quads_send_u32(answer, quads_port_stack_bytes());
+  quads_send_u32(answer, quads_port_tick.numerator);
+  quads_send_u32(answer, quads_port_tick.denominator);
+  quads_send_u8(answer, quads_port_tick.unit);
+  quads_send_u8(answer, QUADS_STAGE_COUNT);
+  quads_send_u32(answer, clips_count());
+}
+
+static void begin(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  const uint8_t kind = request->payload[QUADS_BEGIN_KIND_AT];
+  const uint32_t length = quads_read_u32(request->payload + QUADS_BEGIN_LENGTH_BYTES_AT);
+  (void)context;
+  if (kind > KIND_FEATURES) {
+    quads_send_failure(answer, QUADS_LINK_BAD_VALUE, kind, KIND_FEATURES);
+    return;
+  }
+  const uint32_t expected = kind == KIND_FEATURES ? features_bytes() : length - length % 2;
+  if (length != expected) {
+    quads_send_failure(answer, QUADS_LINK_BAD_LENGTH, length, expected);
+    return;
+  }
+  window_begin(kind, length);
+  const int error = window_close_if_complete();
+  if (error != QUADS_OK) {
+    send_internal(answer, error);
+    return;
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+}
+
+static void chunk(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  const uint32_t offset = quads_read_u32(request->payload + QUADS_CHUNK_OFFSET_BYTES_AT);
+  const uint8_t *data = request->payload + QUADS_CHUNK_DATA_AT;
+  const uint32_t n_bytes = (uint32_t)(request->payload_bytes - QUADS_CHUNK_DATA_AT);
+  (void)context;
+  if (window.phase == IDLE) {
+    send_not_ready(answer);
+    return;
+  }
+  const int known = offset <= window.received_bytes && n_bytes <= window.received_bytes - offset;
+  if (!known && offset != window.received_bytes) {
+    quads_send_failure(answer, QUADS_LINK_BAD_OFFSET, offset, window.received_bytes);
+    return;
+  }
+  if (!known && n_bytes > window.length_bytes - offset) {
+    quads_send_failure(answer, QUADS_LINK_BAD_LENGTH, n_bytes, window.length_bytes - offset);
+    return;
+  }
+  if (!known) {
+    if (window.kind == KIND_PCM) {
+      window_take_pcm(data, n_bytes);
+    } else {
+      window_take_features(data, n_bytes);
+    }
+    const int error = window_close_if_complete();
+    if (error != QUADS_OK) {
+      send_internal(answer, error);
+      return;
+    }
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u32(answer, window.received_bytes);
+}
+
+/* Push a stored clip. Returns 0, or -1 when it could not be read. */
+static int take_clip(const clip_t *stored) {
+  uint8_t piece[2 * PIECE_SAMPLES];
+  while (window.received_bytes < stored->length_bytes) {
+    const uint32_t left = stored->length_bytes - window.received_bytes;
+    const uint32_t n_bytes = left < sizeof piece ? left : (uint32_t)sizeof piece;
+    if (quads_port_storage_read(stored->offset + window.received_bytes, piece, n_bytes) != 0) {
+      return -1;
+    }
+    window_take_pcm(piece, n_bytes);
+  }
+  return 0;
+}
+
+static void clip(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  const uint32_t index = quads_read_u32(request->payload + QUADS_CLIP_INDEX_AT);
+  const uint32_t count = clips_count();
+  clip_t stored;
+  (void)context;
+  if (index >= count) {
+    quads_send_failure(answer, QUADS_LINK_NO_CLIP, index, count);
+    return;
+  }
+  if (!request->repeated || window.phase != CLOSED) {
+    window.phase = IDLE;
+    if (clips_find(index, &stored) != 0) {
+      quads_send_failure(answer, QUADS_LINK_STORAGE, index, count);
+      return;
+    }
+    window_begin(KIND_PCM, stored.length_bytes);
+    if (take_clip(&stored) != 0) {
+      window.phase = IDLE;
+      quads_send_failure(answer, QUADS_LINK_STORAGE, index, count);
+      return;
+    }
+    const int error = window_close_if_complete();
+    if (error != QUADS_OK) {
+      send_internal(answer, error);
+      return;
+    }
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u32(answer, window.length_bytes);
+}
+
+static void features(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  const uint32_t offset = quads_read_u32(request->payload + QUADS_FEATURES_OFFSET_BYTES_AT);
+  const uint32_t length = quads_read_u16(request->payload + QUADS_FEATURES_LENGTH_BYTES_AT);
+  const uint32_t available = features_bytes();
+  const int8_t *mel = window.phase == CLOSED ? quads_features(&runtime) : NULL;
+  (void)context;
+  if (mel == NULL) {
+    send_not_ready(answer);
+    return;
+  }
+  if (offset > available || length > available - offset) {
+    quads_send_failure(answer, QUADS_LINK_BAD_OFFSET, offset, available);
+    return;
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_bytes(answer, (const uint8_t *)mel + offset, length);
+}
+
+static void infer(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  (void)context;
+  if (window.phase != CLOSED) {
+    send_not_ready(answer);
+    return;
+  }
+  if (!request->repeated || !window.inferred) {
+    const quads_observer_t observer = {enter_stage, NULL};
+    memset(stage_ticks + QUADS_STAGE_FRONTEND + 1, 0,
+           (QUADS_STAGE_COUNT - QUADS_STAGE_FRONTEND - 1) * sizeof stage_ticks[0]);
+    const int error = quads_infer(&runtime, logits, &observer);
+    if (error != QUADS_OK) {
+      send_internal(answer, error);
+      return;
+    }
+    window.inferred = 1;
+  }
+  const uint16_t n_classes = quads_model.n_classes;
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u16(answer, quads_argmax(logits, n_classes));
+  quads_send_u16(answer, n_classes);
+  for (uint16_t i = 0; i < n_classes; i++) {
+    quads_send_u32(answer, (uint32_t)logits[i]);
+  }
+  for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
+    quads_send_u64(answer, stage_ticks[i]);
+  }
+}
+
+static void stats(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  uint32_t used = sizeof arena;
+  (void)context;
+  (void)request;
+  while (used > 0 && arena[used - 1] == PAINT) {
+    used--;
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u32(answer, used);
+  quads_send_u32(answer, quads_port_stack_used());
+  quads_send_u32(answer, device_link.frames_received);
+  quads_send_u32(answer, device_link.frames_damaged);
+}
+
+static void echo(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  (void)context;
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_bytes(answer, request->payload, request->payload_bytes);
+}
+
+static const quads_handler_t handlers[QUADS_MESSAGES] = {
+    [QUADS_MESSAGE_HELLO] = hello, [QUADS_MESSAGE_BEGIN] = begin,
+    [QUADS_MESSAGE_CHUNK] = chunk, [QUADS_MESSAGE_CLIP] = clip,
+    [QUADS_MESSAGE_FEATURES] = features, [QUADS_MESSAGE_INFER] = infer,
+    [QUADS_MESSAGE_STATS] = stats, [QUADS_MESSAGE_ECHO] = echo,
+};
+
+static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
+  (void)context;
+  quads_port_write(bytes, n_bytes);
+}
+
+int main(int argc, char **argv) {
+  uint8_t bytes[64];
+  const int unusable = quads_port_init(argc, argv);
+  if (unusable != 0) {
+    quads_port_exit(unusable);
+  }
+  stage = QUADS_STAGE_END;
+  memset(arena, PAINT, sizeof arena);
+  if (quads_init(&runtime, &quads_model, arena, sizeof arena) != QUADS_OK) {
+    quads_port_exit(1);
+  }
+  quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);
+  for (;;) {
+    const size_t n_bytes = quads_port_read(bytes, sizeof bytes);
+    if (n_bytes == 0) {
+      quads_port_idle();
+    } else {
+      quads_link_feed(&device_link, bytes, n_bytes);
+    }
+  }
+}

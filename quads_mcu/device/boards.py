@@ -1,0 +1,261 @@
+"""Boards as data: one TOML file each in boards/, read by everything that depends on a target.
+
+docs/boards.md describes every key. An emulated board is a board like any other.
+"""
+
+from __future__ import annotations
+
+import difflib
+import tomllib
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any, TypeVar, get_type_hints
+
+from quads_mcu.errors import ConfigError, ExportError
+from quads_mcu.paths import boards_dir
+
+KINDS = ("host", "qemu")
+HOLDS = ("code", "constants", "data")
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Region:
+    """One memory region. `holds`: code, constants (tables, weights), data (stack, state, arena)."""
+
+    name: str
+    start: int
+    size_bytes: int
+    holds: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Toolchain:
+    """Compilers to try in order, flags for the core, and how to install the first one."""
+
+    compilers: tuple[str, ...]
+    flags: tuple[str, ...]
+    link_flags: tuple[str, ...]
+    install: str
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """The emulator's command up to the options every emulated board shares."""
+
+    command: tuple[str, ...]
+    install: str
+
+
+@dataclass(frozen=True)
+class Energy:
+    """Figures for estimates: active power of a reference chip at a clock, and where they are from.
+
+    cycles_per_instruction turns counted instructions into cycles of that chip.
+    """
+
+    reference: str
+    clock_hz: int
+    active_power_mw: float
+    source: str
+    cycles_per_instruction: float
+    cycles_source: str
+
+
+@dataclass(frozen=True)
+class Board:
+    """One target.
+
+    stack_bytes: size of the stack region. runtime_flash_bytes, runtime_ram_bytes: code and static
+    data without model, arena and stack, as measured on a build; predictions add them.
+    """
+
+    name: str
+    description: str
+    kind: str
+    port: str
+    clock_hz: int
+    stack_bytes: int
+    runtime_flash_bytes: int
+    runtime_ram_bytes: int
+    toolchain: Toolchain
+    defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
+    memory: tuple[Region, ...] = ()
+    emulator: Emulator | None = None
+    energy: Energy | None = None
+
+    @property
+    def emulated(self) -> bool:
+        """Whether an emulator stands in for the chip."""
+        return self.emulator is not None
+
+    @property
+    def stores_clips(self) -> bool:
+        """Whether a clip file can be given to the board when it starts."""
+        return self.kind in KINDS
+
+    def region(self, content: str) -> Region:
+        """Return the first region that holds `content` (code, constants or data).
+
+        Raises:
+            ConfigError: none does.
+        """
+        for region in self.memory:
+            if content in region.holds:
+                return region
+        raise ConfigError(f"board {self.name} has no memory region that holds {content}")
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain dicts and lists."""
+        values = {f.name: getattr(self, f.name) for f in fields(self)}
+        for name in ("toolchain", "emulator", "energy"):
+            values[name] = asdict(values[name]) if values[name] else None
+        values["defines"] = dict(self.defines)
+        values["memory"] = [asdict(region) for region in self.memory]
+        return values
+
+
+def names() -> list[str]:
+    """Return the names of all boards, sorted."""
+    return sorted(path.stem for path in boards_dir().glob("*.toml"))
+
+
+def load(name: str) -> Board:
+    """Return the board called `name`.
+
+    Raises:
+        ConfigError: no such board, or its file is malformed.
+    """
+    known = names()
+    if name not in known:
+        near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
+        hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
+        raise ConfigError(f"board {name!r} is unknown; {hint}? (`quads-mcu boards` lists all)")
+    return read(boards_dir() / f"{name}.toml")
+
+
+def all_boards() -> list[Board]:
+    """Return every board, sorted by name."""
+    return [load(name) for name in names()]
+
+
+def read(path: Path) -> Board:
+    """Read and check one board file.
+
+    Raises:
+        ConfigError: unreadable, unknown or missing keys, wrong types or impossible values.
+    """
+    try:
+        with path.open("rb") as file:
+            tree = tomllib.load(file)
+        board = _board(tree)
+        _check(board, path.stem)
+    except OSError as problem:
+        raise ConfigError(f"{path}: {problem.strerror}") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as problem:
+        raise ConfigError(f"{path}: {problem}") from None
+    return board
+
+
+def fit(board: Board, flash_bytes: int, ram_bytes: int) -> None:
+    """Refuse what does not fit; boards without regions (the host) take everything.
+
+    Raises:
+        ExportError: names the region, what is needed and available, and three ways out.
+    """
+    if not board.memory:
+        return
+    for region, needed in (
+        (board.region("constants"), flash_bytes),
+        (board.region("data"), ram_bytes),
+    ):
+        if needed > region.size_bytes:
+            raise ExportError(overflow_text(board, region, needed))
+
+
+def overflow_text(board: Board, region: Region, needed: int) -> str:
+    """Return the message for `needed` bytes that do not fit `region`."""
+    content = "weights" if "constants" in region.holds else "arena"
+    less = {
+        "weights": "fewer bits per weight ([quantization] bits)",
+        "arena": "a shorter window ([audio] window_s)",
+    }[content]
+    return (
+        f"{region.name} of {board.name}: {needed:,} bytes needed, {region.size_bytes:,} available, "
+        f"{needed - region.size_bytes:,} too many; use {less}, a smaller student "
+        f"([student] preset), or a board with more {region.name} (`quads-mcu boards`)"
+    )
+
+
+# --- reading -------------------------------------------------------------------------------
+
+
+def _board(tree: dict[str, Any]) -> Board:
+    tree = dict(tree)
+    parts: dict[str, Any] = {}
+    for name, kind in (("toolchain", Toolchain), ("emulator", Emulator), ("energy", Energy)):
+        if name in tree:
+            parts[name] = _record(kind, tree.pop(name), f"[{name}]")
+    regions = tree.pop("memory", [])
+    if not isinstance(regions, list):
+        raise ConfigError("memory must be written as [[memory]] tables")
+    parts["memory"] = tuple(_record(Region, region, "[[memory]]") for region in regions)
+    defines = tree.pop("defines", {})
+    if not isinstance(defines, dict) or not all(type(v) is int for v in defines.values()):
+        raise ConfigError("[defines] takes names and integers")
+    parts["defines"] = MappingProxyType(defines)
+    return _record(Board, tree | parts, "the top level")
+
+
+def _record(kind: type[T], tree: Any, where: str) -> T:
+    """Make the dataclass `kind` of a TOML table, refusing unknown and missing keys."""
+    if not isinstance(tree, dict):
+        raise ConfigError(f"{where} must be a table")
+    hints = get_type_hints(kind)
+    if unknown := sorted(set(tree) - set(hints)):
+        raise ConfigError(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(hints)}")
+    optional = {"defines", "memory", "emulator", "energy"}
+    if missing := sorted(set(hints) - set(tree) - optional):
+        raise ConfigError(f"{where} lacks {missing[0]!r}")
+    return kind(**{name: _value(value, hints[name], name) for name, value in tree.items()})
+
+
+def _value(value: Any, hint: Any, name: str) -> Any:
+    if hint == tuple[str, ...] and isinstance(value, list):
+        value = tuple(value)
+        if not all(isinstance(item, str) for item in value):
+            raise ConfigError(f"{name} takes strings")
+    if hint is float and type(value) is int:
+        value = float(value)
+    if hint in (int, float, str) and type(value) is not hint:
+        raise ConfigError(f"{name} = {value!r} is not of type {hint.__name__}")
+    if hint == tuple[str, ...] and not isinstance(value, tuple):
+        raise ConfigError(f"{name} = {value!r} is not a list")
+    return value
+
+
+def _check(board: Board, stem: str) -> None:
+    if board.name != stem:
+        raise ConfigError(f"name = {board.name!r} in a file called {stem}.toml")
+    if board.kind not in KINDS:
+        raise ConfigError(f"kind = {board.kind!r}; allowed: {', '.join(KINDS)}")
+    if len(board.name.encode()) > 32 or not board.name.isascii():
+        raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
+    if (board.kind == "qemu") != board.emulated:
+        raise ConfigError("[emulator] belongs to boards of kind qemu, and to no others")
+    if not board.toolchain.compilers:
+        raise ConfigError("[toolchain] compilers is empty")
+    for region in board.memory:
+        if region.start < 0 or region.size_bytes <= 0:
+            raise ConfigError(f"region {region.name} has start or size below the possible")
+        if unknown := sorted(set(region.holds) - set(HOLDS)):
+            raise ConfigError(
+                f"region {region.name} holds {unknown[0]!r}; allowed: {', '.join(HOLDS)}"
+            )
+    if board.memory:
+        for content in HOLDS:
+            board.region(content)
+        if not 0 < board.stack_bytes <= board.region("data").size_bytes:
+            raise ConfigError(f"stack_bytes = {board.stack_bytes} is outside the data region")

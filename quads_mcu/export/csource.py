@@ -1,0 +1,226 @@
+"""A packed model as C source: model.h, model_data.c and the headers the runtime is built with."""
+
+from __future__ import annotations
+
+import os
+import re
+import tempfile
+import unicodedata
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quads_mcu import model_format
+from quads_mcu.export import planner
+from quads_mcu.model.dimensions import FRAMES_PER_S
+from quads_mcu.model_format import PackedLinear, PackedModel
+from quads_mcu.paths import data_dir
+
+C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
+BYTES_PER_LINE = 16
+
+
+@dataclass(frozen=True)
+class _Array:
+    c_type: str
+    name: str
+    size: int
+    shape: str
+    values: str
+
+
+def render_model(model: PackedModel) -> dict[str, str]:
+    """Return the model's C files by name: model.h, model_data.c, quads_format.h.
+
+    Raises:
+        ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+        InstallationError: the templates are missing.
+    """
+    model_format.check(model)
+    plan = planner.plan(model.dims)
+    shared: dict[str, Any] = {
+        "model": model,
+        "dims": model.dims,
+        "plan": plan,
+        "hash": model.model_hash,
+        "version": model_format.FORMAT_VERSION,
+    }
+    intents = intent_names(model.labels)
+    return {
+        "model.h": _render("model.h.j2", shared | _summary(model) | {"intents": intents}),
+        "model_data.c": _render("model_data.c.j2", shared | _data(model, intents)),
+        "quads_format.h": render_format(),
+    }
+
+
+def render_format() -> str:
+    """Return quads_format.h, the constants that runtime and models share."""
+    return _render(
+        "quads_format.h.j2",
+        {
+            "version": model_format.FORMAT_VERSION,
+            "tile_rows": planner.TILE_ROWS,
+            "mel_zero_point": model_format.MEL_ZERO_POINT,
+            "mel_clamp": model_format.MEL_CLAMP_LSB,
+            "pooled_max": model_format.POOLED_MAX,
+            "exp_table": model_format.exp_table().tolist(),
+            "stages": model_format.STAGES,
+        },
+    )
+
+
+def write_sources(model: PackedModel, out_dir: Path) -> None:
+    """Write everything generated that a firmware build needs into `out_dir`.
+
+    model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h. Every file is
+    replaced atomically, and none before all are rendered.
+
+    Raises:
+        ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+    """
+    from quads_mcu.export import frontend_source, protocol_source
+
+    files = render_model(model) | {
+        "frontend_tables.h": frontend_source.render(model.dims.n_mels),
+        "quads_protocol.h": protocol_source.render(),
+    }
+    out_dir.mkdir(parents=True, exist_ok=True)
+    for name, text in files.items():
+        _write(out_dir / name, text)
+
+
+def intent_names(labels: Sequence[str]) -> list[str]:
+    """Return a unique C identifier, QUADS_INTENT_..., for every label.
+
+    Accents are dropped, everything else that is not a letter or digit becomes `_`; a label of
+    which nothing remains becomes CLASS_<index>, a repeated name gets its index appended.
+    """
+    names: dict[str, None] = {}
+    for index, label in enumerate(labels):
+        ascii_label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()
+        word = re.sub(r"[^A-Z0-9]+", "_", ascii_label.upper()).strip("_") or f"CLASS_{index}"
+        name = f"QUADS_INTENT_{word}"
+        while name in names:
+            name += f"_{index}"
+        names[name] = None
+    return list(names)
+
+
+def c_string(text: str) -> str:
+    """Return `text` as a C string literal in plain ASCII; safe from trigraphs and escapes."""
+    plain = {ord("?"): "\\?", ord('"'): '\\"', ord("\\"): "\\\\"}
+    encoded = (
+        plain.get(byte) or (chr(byte) if 32 <= byte < 127 else f"\\{byte:03o}")
+        for byte in text.encode()
+    )
+    return '"' + "".join(encoded) + '"'
+
+
+def _summary(model: PackedModel) -> dict[str, Any]:
+    kinds = model_format.weight_bytes(model)
+    return {
+        "window_s": model.dims.n_frames / FRAMES_PER_S,
+        "matrices": [_matrix_row(name, linear) for name, linear in model.linears()],
+        "flash_bytes": sum(kinds.values()),
+        "flash_by_kind": kinds,
+        "needed_in": lambda tensor: ", ".join(s for s in planner.STEPS if s in tensor.steps),
+    }
+
+
+def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
+    n_out, n_in = linear.indices.shape
+    constants = linear.centroids.nbytes + linear.bias.nbytes + linear.multiplier.nbytes
+    multipliers = sorted({int(linear.multiplier.min()), int(linear.multiplier.max())}) if (
+        linear.multiplier.size
+    ) else ["none"]
+    return {
+        "name": name,
+        "n_out": n_out,
+        "n_in": n_in,
+        "bits": linear.bits,
+        "bytes": n_out * model_format.row_bytes(n_in, linear.bits) + constants,
+        "multiplier": " .. ".join(map(str, multipliers)),
+    }
+
+
+def _data(model: PackedModel, intents: list[str]) -> dict[str, Any]:
+    digest = np.frombuffer(bytes.fromhex(model.model_hash), dtype=np.uint8)
+    return {
+        "arrays": [
+            _array(name, tensor) for name, tensor in model_format.tensors(model).items()
+            if tensor.size
+        ],
+        "linears": dict(model.linears()),
+        "norms": dict(model.norms()),
+        "layers": model.layers,
+        "labels": [(name, c_string(text)) for name, text in zip(intents, model.labels, strict=True)],
+        "hash_bytes": _values(digest, indent=8),
+        "sqrt_d": model_format.norm_sqrt_d(model.dims.d_model),
+        "c_name": _c_name,
+        "per_channel": lambda linear: int(linear.multiplier.size > 1),
+    }
+
+
+def _c_name(name: str) -> str:
+    return name.replace(".", "_")
+
+
+def _array(name: str, tensor: NDArray[Any]) -> _Array:
+    return _Array(
+        c_type=C_TYPES[str(tensor.dtype)],
+        name=_c_name(name),
+        size=tensor.size,
+        shape=" x ".join(map(str, tensor.shape)),
+        values=_values(tensor.reshape(-1), indent=4),
+    )
+
+
+def _values(flat: NDArray[Any], indent: int) -> str:
+    """Return the elements as lines of C initializers, each ending in a comma and a newline."""
+    if flat.dtype.itemsize == 1:
+        return _byte_values(flat, indent)
+    lines = (flat[i : i + 12].tolist() for i in range(0, flat.size, 12))
+    return "".join(" " * indent + ", ".join(map(str, line)) + ",\n" for line in lines)
+
+
+def _byte_values(flat: NDArray[Any], indent: int) -> str:
+    """As `_values` for int8 and uint8, by table: a model has millions of them."""
+    as_text: Callable[[int], str] = "0x{:02X},".format
+    if flat.dtype == np.int8:
+        as_text = lambda code: f"{code - 256 if code > 127 else code:4d},"  # noqa: E731
+    cells = np.array([as_text(code) for code in range(256)], dtype="S5")[flat.view(np.uint8)]
+    whole = flat.size // BYTES_PER_LINE * BYTES_PER_LINE
+    width = 5 * BYTES_PER_LINE
+    lines = np.full((whole // BYTES_PER_LINE, indent + width + 1), ord(" "), dtype=np.uint8)
+    lines[:, indent:-1] = cells[:whole].view(np.uint8).reshape(-1, width)
+    lines[:, -1] = ord("\n")
+    text = lines.tobytes().decode("ascii")
+    if whole < flat.size:
+        text += " " * indent + b"".join(cells[whole:].tolist()).decode("ascii") + "\n"
+    return text
+
+
+def _render(template: str, values: Mapping[str, Any]) -> str:
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(data_dir("templates")),
+        undefined=StrictUndefined,
+        keep_trailing_newline=True,
+    )
+    return environment.get_template(template).render(values)
+
+
+def _write(path: Path, text: str) -> None:
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
+            file.write(text)
+        Path(temporary).replace(path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise

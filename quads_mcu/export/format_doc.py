@@ -1,0 +1,106 @@
+"""docs/format.md: the packed model's file, rendered from model_format.py so that it cannot drift."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from quads_mcu import model_format
+from quads_mcu.model.dimensions import Dimensions
+
+_EXAMPLE = Dimensions(n_mels=40, n_frames=200, d_model=96, n_heads=3, n_layers=1, n_classes=31)
+
+_SCALARS = {
+    "conv1_gelu_zero_point": "output zero point of `conv1_gelu`",
+    "position_multiplier": "integer, positions to the residual's scale",
+    "residual_scale": "float, real value of one LSB of the residual stream",
+    "pool_multiplier": "requantization of the token sums to the head's input",
+    "logit_scale": "float, real value of one LSB of a logit",
+    "*.bits": "bits per index",
+    "*.weight_scale": "float, real value of one LSB of a centroid",
+    "*.input_scale": "float, real value of one LSB of the input",
+    "*.output_scale": "float, real value of one LSB of the output; of every norm, too",
+    "*.shift": "of every norm: right shift of the scaled value",
+    "*.epsilon": "of every norm: epsilon in squared residual LSB, summed over the row",
+    "layers.*.score_multiplier": "scores to steps of 1/64 power of two",
+    "layers.*.value_multiplier": "value scale over output scale, 12 fraction bits",
+    "layers.*.gelu_zero_point": "output zero point of the layer's `gelu`",
+}
+
+_HEAD = """\
+# The packed model format, version {version}
+
+Rendered from `quads_mcu/model_format.py`; a test keeps this page and the code equal. What the
+numbers mean: [arithmetic.md](arithmetic.md).
+
+`model.quads` is one [safetensors](https://github.com/huggingface/safetensors) file. Its metadata
+has one entry, `quads`, a JSON object with `format_version`, `dims` ({dims}), `labels`, `scalars`,
+`provenance` (free text about where the model comes from) and `model_hash` (SHA-256 over everything
+but the provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
+values that break a bound of the arithmetic, and contents that do not match the hash.
+
+## Tensors
+
+Shown for {example}. A multiplier has 1 entry or one per output channel (`1 or N`). Each further
+layer repeats the tensors of `layers.0`.
+
+| tensor | dtype | shape |
+| --- | --- | --- |
+"""
+
+_PACKING = """
+## Packed indices
+
+`weight[n][k] = centroids[index[n][k]]`, indices of {bits} bits, `2^bits` centroids. Row-major, each
+row padded to whole bytes with zero bits; within a row, index `k` occupies bits `k·bits` to
+`k·bits + bits − 1` of the row read as one little-endian bit string.
+
+| bits | indices of one row | bytes |
+| --- | --- | --- |
+"""
+
+_EXAMPLES = (
+    (8, (0, 1, 128, 255)),
+    (4, (1, 2, 3, 15)),
+    (3, (1, 2, 3, 4, 5, 6, 7, 0)),
+    (3, (7, 0, 1)),
+    (2, (0, 1, 2, 3)),
+)
+
+
+def render_format_doc() -> str:
+    """Return the text of docs/format.md."""
+    dims = _EXAMPLE
+    head = _HEAD.format(
+        version=model_format.FORMAT_VERSION,
+        dims=", ".join(f"`{name}`" for name in vars(dims)),
+        example=f"{dims.n_mels} mels, {dims.n_frames} frames, d_model {dims.d_model}, "
+        f"{dims.n_heads} heads, {dims.n_classes} classes and 4 bits",
+    )
+    bits = dict.fromkeys(model_format.linear_shapes(dims), 4)
+    tensors = "".join(
+        f"| `{spec.name}` | {spec.dtype} | {_shape(spec.shape)} |\n"
+        for spec in model_format.tensor_specs(dims, bits)
+    )
+    packing = _PACKING.format(bits=", ".join(map(str, sorted(model_format.BITS))))
+    examples = "".join(_packing_row(b, indices) for b, indices in _EXAMPLES)
+    return head + tensors + _scalar_table() + packing + examples
+
+
+def _shape(shape: tuple[int, ...]) -> str:
+    if shape == (-1,):
+        return "1 or N"
+    return " × ".join(map(str, shape)) if shape != (0,) else "empty"
+
+
+def _scalar_table() -> str:
+    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in _SCALARS.items())
+    return (
+        "\n## Scalars\n\n`*` stands for the name of a matrix or norm, `layers.*` for a layer. "
+        "Scales are for people and\nanalysis; no computation uses them.\n\n"
+        f"| scalar | meaning |\n| --- | --- |\n{rows}"
+    )
+
+
+def _packing_row(bits: int, indices: tuple[int, ...]) -> str:
+    packed = model_format.pack_indices(np.array([indices], dtype=np.uint8), bits)
+    return f"| {bits} | {' '.join(map(str, indices))} | `{packed.tobytes().hex(' ').upper()}` |\n"

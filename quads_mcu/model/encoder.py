@@ -1,0 +1,115 @@
+"""The Whisper-shaped encoder (torch): teacher and student are one class at two sizes.
+
+Module names are those of `quads_mcu.model_format`. GELU is the tanh form throughout, which is what
+the device's table holds; Whisper's exact form differs by less than 5e-4.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
+
+# A point where the device has integers: called with its name and the real values, returns what
+# the computation goes on with. Names: `quads_mcu.training.activations`.
+Site = Callable[[str, Tensor], Tensor]
+
+
+def identity(name: str, values: Tensor) -> Tensor:
+    """Leave the values as they are: the float model."""
+    return values
+
+
+def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> Tensor:
+    """Return Whisper's positions, float32 (length, width): sines, then cosines."""
+    half = width // 2
+    increment = math.log(max_timescale) / (half - 1)
+    rates = torch.exp(-increment * torch.arange(half))
+    angles = torch.arange(length)[:, None] * rates[None, :]
+    return torch.cat([angles.sin(), angles.cos()], dim=1)
+
+
+class EncoderLayer(nn.Module):
+    """One pre-norm transformer layer; the key projection has no bias."""
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        d = dims.d_model
+        self.n_heads = dims.n_heads
+        self.attention_norm = nn.LayerNorm(d)
+        self.query = nn.Linear(d, d)
+        self.key = nn.Linear(d, d, bias=False)
+        self.value = nn.Linear(d, d)
+        self.output = nn.Linear(d, d)
+        self.feed_forward_norm = nn.LayerNorm(d)
+        self.feed_forward_1 = nn.Linear(d, dims.d_ff)
+        self.feed_forward_2 = nn.Linear(dims.d_ff, d)
+
+    def forward(self, x: Tensor, site: Site = identity, prefix: str = "") -> Tensor:
+        """Map float32 (batch, n_tokens, d_model) to the same shape."""
+        n = site(prefix + "attention_norm", self.attention_norm(x))
+        q = self._heads(site(prefix + "query", self.query(n)))
+        k = self._heads(site(prefix + "key", self.key(n)))
+        v = self._heads(site(prefix + "value", self.value(n)))
+        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        x = site("residual", x + self.output(site(prefix + "attention", a)))
+        n = site(prefix + "feed_forward_norm", self.feed_forward_norm(x))
+        f = F.gelu(site(prefix + "feed_forward_1", self.feed_forward_1(n)), approximate="tanh")
+        return site("residual", x + self.feed_forward_2(site(prefix + "gelu", f)))
+
+    def _heads(self, x: Tensor) -> Tensor:
+        """(batch, n_tokens, d_model) -> (batch, n_heads, n_tokens, d_head)."""
+        return x.view(*x.shape[:2], self.n_heads, -1).transpose(1, 2)
+
+
+class Encoder(nn.Module):
+    """Two convolutions, positions, layers and a final norm (docs/arithmetic.md, section 8)."""
+
+    positions: Tensor  # float32 (n_tokens, d_model), not trained
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        d = dims.d_model
+        self.dims = dims
+        self.conv1 = nn.Conv1d(dims.n_mels, d, CONV_KERNEL, padding=1)
+        self.conv2 = nn.Conv1d(d, d, CONV_KERNEL, stride=2, padding=1)
+        self.register_buffer("positions", sinusoids(dims.n_tokens, d))
+        self.layers = nn.ModuleList(EncoderLayer(dims) for _ in range(dims.n_layers))
+        self.norm = nn.LayerNorm(d)
+
+    def forward(self, mel: Tensor, site: Site = identity) -> Tensor:
+        """Encode an utterance window.
+
+        Args:
+            mel: float32 (batch, n_frames, n_mels), Whisper's normalized log-mel.
+            site: what to do at each point where the device has integers.
+        Returns:
+            float32 (batch, n_tokens, d_model).
+        """
+        x = mel.transpose(1, 2)
+        x = F.gelu(site("conv1", self.conv1(x)), approximate="tanh")
+        x = F.gelu(site("conv2", self.conv2(site("conv1_gelu", x))), approximate="tanh")
+        x = site("residual", x.transpose(1, 2) + site("positions", self.positions))
+        for index, layer in enumerate(self.layers):
+            x = layer(x, site, f"layers.{index}.")
+        return site("norm", self.norm(x))
+
+
+class Student(nn.Module):
+    """An encoder, the mean over time and a linear intent head. A teacher is one, too."""
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__()
+        self.dims = dims
+        self.encoder = Encoder(dims)
+        self.head = nn.Linear(dims.d_model, dims.n_classes)
+
+    def forward(self, mel: Tensor, site: Site = identity) -> tuple[Tensor, Tensor]:
+        """Return pooled features z, float32 (batch, d_model), and logits, (batch, n_classes)."""
+        z = site("pooled", self.encoder(mel, site).mean(dim=1))
+        return z, self.head(z)

@@ -1,0 +1,92 @@
+"""Checkpoints: one safetensors file with tensors and, as metadata, one JSON document.
+
+Written atomically and read without pickle, so a killed run always finds its last whole epoch.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from quads_mcu.errors import TrainingError
+
+MAX_FILE_BYTES = 16 << 30
+_KEY = "quads"
+
+
+def write(path: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
+    """Write tensors and JSON values to `path`, atomically."""
+    from safetensors.torch import save
+
+    whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    data = save(whole, metadata={_KEY: json.dumps(scalars)})
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
+    try:
+        with os.fdopen(handle, "wb") as file:
+            file.write(data)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
+    except OSError as problem:
+        Path(temporary).unlink(missing_ok=True)
+        raise TrainingError(f"{path}: cannot be written: {problem.strerror}") from None
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Read what `write` wrote.
+
+    Raises:
+        TrainingError: missing, truncated, or not written by this program.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        if path.stat().st_size > MAX_FILE_BYTES:
+            raise TrainingError(f"{path}: {path.stat().st_size} bytes, limit {MAX_FILE_BYTES}")
+        with safe_open(path, framework="pt") as file:
+            scalars = json.loads((file.metadata() or {}).get(_KEY, "null"))
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except FileNotFoundError:
+        raise TrainingError(f"{path}: no such file; `quads-mcu train` writes it") from None
+    except (OSError, ValueError, RecursionError, SafetensorError) as problem:
+        raise TrainingError(f"{path}: damaged: {problem}; train again with --restart") from None
+    if not isinstance(scalars, dict):
+        raise TrainingError(f"{path}: not written by quads-mcu; train again with --restart")
+    return tensors, scalars
+
+
+def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """Return the tensors whose names start with `prefix`, without it."""
+    size = len(prefix)
+    return {name[size:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}
+
+
+def prefixed(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Undo `part`."""
+    return {prefix + name: tensor for name, tensor in tensors.items()}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """Return an optimizer's moments by parameter position."""
+    state = optimizer.state_dict()["state"]
+    return {f"{i}.{key}": value for i, slots in state.items() for key, value in slots.items()}
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Undo `optimizer_tensors`; the parameter groups stay as they are."""
+    whole = optimizer.state_dict()
+    whole["state"] = {}
+    for name, tensor in tensors.items():
+        position, _, key = name.partition(".")
+        whole["state"].setdefault(int(position), {})[key] = tensor
+    optimizer.load_state_dict(whole)

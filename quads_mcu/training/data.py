@@ -1,0 +1,158 @@
+"""From a project's sound files to what the training loop works on."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import deque
+from collections.abc import Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quads_mcu.audio import datasets, synth
+from quads_mcu.audio.augment import Augmenter, spec_augment
+from quads_mcu.audio.frontend import features
+from quads_mcu.config import SAMPLE_RATE, Config
+from quads_mcu.console import Progress
+from quads_mcu.paths import cache_dir
+from quads_mcu.training.problem import Batch, Mel
+
+Pcm = NDArray[np.int16]
+
+_FEATURE_BATCH = 64
+_AHEAD = 4
+
+
+@dataclass(frozen=True)
+class Utterances:
+    """pcm: int16 (N, n_samples); labels: int64 (N,)."""
+
+    pcm: Pcm
+    labels: NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The windows to train on and to choose by, noise for augmentation, and the classes."""
+
+    labels: tuple[str, ...]
+    train: Utterances
+    valid: Utterances
+    noises: list[Pcm]
+
+    def fingerprint(self) -> str:
+        """Return SHA-256 (hex) of everything."""
+        return digest(
+            *self.labels,
+            *(array for part in (self.train, self.valid) for array in (part.pcm, part.labels)),
+            *self.noises,
+        )
+
+
+def digest(*parts: Any) -> str:
+    """Return SHA-256 (hex) of texts, bytes and arrays, in order."""
+    found = hashlib.sha256()
+    for item in parts:
+        if isinstance(item, np.ndarray):
+            found.update(f"{item.dtype}{item.shape}".encode())
+            found.update(np.ascontiguousarray(item).data)
+        else:
+            data = item if isinstance(item, bytes) else str(item).encode()
+            found.update(f"{len(data)}:".encode() + data)
+    return found.hexdigest()
+
+
+def load(config: Config, progress: Progress) -> Corpus:
+    """Load the splits train and valid, synthesized speech included.
+
+    Raises:
+        ConfigError, AudioError, InstallationError: as `datasets.load_dataset` and `synthesize`.
+    """
+    dataset = datasets.load_dataset(config, progress, _synthesized(config, progress))
+    n_samples = round(config.audio.window_s * SAMPLE_RATE)
+
+    def utterances(split: str) -> Utterances:
+        clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
+        return Utterances(clips.pcm, clips.labels)
+
+    noises = datasets.load_noise(config)
+    return Corpus(tuple(dataset.labels), utterances("train"), utterances("valid"), noises)
+
+
+def _synthesized(config: Config, progress: Progress) -> list[Path]:
+    """Speak the project's phrases if it asks for that; kept in the user's cache folder."""
+    if not config.data.synth:
+        return []
+    arguments = (config.data.synth_per_phrase, config.project.seed)
+    folder = cache_dir() / "synth" / digest(sorted(config.intents.items()), *arguments)[:32]
+    return [synth.synthesize(config.intents, folder, *arguments, progress)]
+
+
+def clean_features(pcm: Pcm, n_mels: int, n_frames: int, progress: Progress) -> Mel:
+    """Return device features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
+    mel = np.empty((len(pcm), n_frames, n_mels), np.int8)
+    for at in range(0, len(pcm), _FEATURE_BATCH):
+        mel[at : at + _FEATURE_BATCH] = features(pcm[at : at + _FEATURE_BATCH], n_mels, n_frames)
+        progress("features", min(at + _FEATURE_BATCH, len(pcm)), len(pcm))
+    return mel
+
+
+class AugmentedBatches:
+    """Shuffled, augmented training batches, computed ahead by a thread (more gain nothing).
+
+    Every utterance of every epoch has its own random generator, so a batch depends on the seed,
+    the epoch's number and the settings, but not on what ran before.
+
+    Args:
+        utterances: the training split.
+        config: [augment], [train] batch_size and the seed are used.
+        noises: int16 recordings.
+        n_mels: 40 or 80.
+        n_frames: frames of the window.
+    """
+
+    def __init__(
+        self,
+        utterances: Utterances,
+        config: Config,
+        noises: list[Pcm],
+        n_mels: int,
+        n_frames: int,
+    ) -> None:
+        self._pcm = utterances.pcm
+        self._settings = config.augment
+        self._augment = Augmenter(config.augment, noises)
+        self._shape = n_mels, n_frames
+        self._batch_size = config.train.batch_size
+        self._seed = config.project.seed
+
+    def __len__(self) -> int:
+        return -(-len(self._pcm) // self._batch_size)
+
+    def __call__(self, epoch: int) -> Iterator[Batch]:
+        """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
+        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pcm))
+        waiting: deque[Future[Batch]] = deque()
+        pool = ThreadPoolExecutor(1)
+        try:
+            for at in range(0, len(order), self._batch_size):
+                rows = order[at : at + self._batch_size]
+                waiting.append(pool.submit(self._batch, epoch, rows))
+                if len(waiting) > _AHEAD:
+                    yield waiting.popleft().result()
+            while waiting:
+                yield waiting.popleft().result()
+        finally:
+            pool.shutdown(cancel_futures=True)
+
+    def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
+        generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]
+        varied = [self._augment(self._pcm[r], g) for r, g in zip(rows, generators, strict=True)]
+        mel = features(np.stack(varied), *self._shape)
+        masks = self._settings.time_masks, self._settings.frequency_masks
+        masked = [spec_augment(m, g, *masks) for m, g in zip(mel, generators, strict=True)]
+        return rows, np.stack(masked)

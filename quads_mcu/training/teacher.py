@@ -1,0 +1,178 @@
+"""The teacher: a Whisper encoder with an intent head, and its outputs, computed once.
+
+The encoder runs on windows of the utterance's length instead of 30 s. It stays frozen, or is
+trained on the task first. Its outputs for the unaugmented clips are cached on disk under a hash of
+everything they depend on.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor
+
+from quads_mcu.config import Config
+from quads_mcu.console import Progress
+from quads_mcu.errors import TrainingError
+from quads_mcu.model import whisper
+from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model.encoder import Student
+from quads_mcu.paths import cache_dir
+from quads_mcu.training import checkpoint
+from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, digest
+from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
+
+_HEAD_RATE = 3e-3
+_HEAD_BATCH = 64
+_WEIGHT_DECAY = 0.01
+_BATCH = 16
+
+
+def outputs(
+    config: Config, corpus: Corpus, n_frames: int, fingerprint: str, progress: Progress
+) -> TeacherOutputs:
+    """Return what the teacher says about the training clips, from the cache where possible.
+
+    Args:
+        fingerprint: of the corpus.
+    Raises:
+        TrainingError: the weights cannot be used.
+    """
+    path = config.resolve(config.teacher.weights)
+    encoder = whisper.read_encoder(path)
+    dims = encoder.dimensions(n_frames, len(corpus.labels))
+    weights = digest(*(part for item in sorted(encoder.tensors.items()) for part in item))
+    settings = asdict(config.teacher) | {"weights": weights}
+    if config.teacher.fine_tune_epochs:
+        settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
+    key = digest(fingerprint, dims, sorted(settings.items()), config.project.seed)
+    cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
+    if cached.exists():
+        return _read(cached)
+    teacher = _whisper_student(encoder, dims, config.project.seed)
+    computed = _compute(teacher, config, corpus, progress)
+    _write(cached, computed)
+    return computed
+
+
+def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: int) -> Student:
+    torch.manual_seed(seed)
+    teacher = Student(dims)
+    state = {name: torch.from_numpy(value) for name, value in encoder.state(dims.n_tokens).items()}
+    teacher.encoder.load_state_dict(state)
+    return teacher
+
+
+def _compute(
+    teacher: Student, config: Config, corpus: Corpus, progress: Progress
+) -> TeacherOutputs:
+    dims, train, valid = teacher.dims, corpus.train, corpus.valid
+    mel = clean_features(train.pcm, dims.n_mels, dims.n_frames, progress)
+    valid_mel = clean_features(valid.pcm, dims.n_mels, dims.n_frames, progress)
+    features = _pooled(teacher, mel, progress)
+    settings = config.teacher
+    train_head(teacher, features, train.labels, settings.head_epochs, config.project.seed)
+    if settings.fine_tune_epochs:
+        batches = AugmentedBatches(train, config, corpus.noises, dims.n_mels, dims.n_frames)
+        _fine_tune(teacher, batches, train.labels, settings.fine_tune_epochs, config, progress)
+        features = _pooled(teacher, mel, progress)
+    with torch.inference_mode():
+        logits = teacher.head(features).numpy()
+        answers = teacher.head(_pooled(teacher, valid_mel, progress)).argmax(1).numpy()
+    accuracy = float(np.mean(answers == valid.labels))
+    return TeacherOutputs(features.numpy(), logits, accuracy)
+
+
+def _pooled(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
+    """Return pooled features, float32 (N, d_model)."""
+    parts = []
+    with torch.inference_mode():
+        for at in range(0, len(mel), _BATCH):
+            parts.append(teacher(real_mel(mel[at : at + _BATCH]))[0])
+            progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
+    return torch.cat(parts).clone()
+
+
+def train_head(
+    teacher: Student, features: Tensor, labels: NDArray[np.int64], epochs: int, seed: int
+) -> None:
+    """Train the head on fixed features, float32 (N, d_model), with labels int64 (N,).
+
+    The features are normalized for training; the head that stays takes them as they are.
+    """
+    targets = torch.from_numpy(labels)
+    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-4)
+    normal = (features - mean) / deviation
+    head = torch.nn.Linear(features.shape[1], teacher.dims.n_classes)
+    torch.nn.init.zeros_(head.weight)
+    torch.nn.init.zeros_(head.bias)
+    optimizer = torch.optim.AdamW(head.parameters(), lr=_HEAD_RATE, weight_decay=_WEIGHT_DECAY)
+    rng = np.random.default_rng(seed)
+    for _ in range(epochs):
+        for rows in np.array_split(rng.permutation(len(labels)), -(-len(labels) // _HEAD_BATCH)):
+            loss = F.cross_entropy(head(normal[rows]), targets[rows])
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            optimizer.step()
+    with torch.no_grad():
+        weight = head.weight / deviation
+        teacher.head.weight.copy_(weight)
+        teacher.head.bias.copy_(head.bias - weight @ mean)
+
+
+def _fine_tune(
+    teacher: Student,
+    batches: AugmentedBatches,
+    labels: NDArray[np.int64],
+    epochs: int,
+    config: Config,
+    progress: Progress,
+) -> None:
+    rate = config.teacher.fine_tune_lr
+    optimizer = torch.optim.AdamW(teacher.parameters(), weight_decay=_WEIGHT_DECAY)
+    total = epochs * len(batches)
+    step = 0
+    for epoch in range(epochs):
+        # Negative numbers would not seed a generator: count on from far above the student's.
+        for rows, mel in batches((1 << 20) + epoch):
+            for group in optimizer.param_groups:
+                group["lr"] = rate * _triangle(step / total)
+            loss = F.cross_entropy(teacher(real_mel(mel))[1], torch.from_numpy(labels[rows]))
+            if not torch.isfinite(loss):
+                raise TrainingError(
+                    f"the teacher's loss is {float(loss)} in epoch {epoch + 1}; lower [teacher] "
+                    f"fine_tune_lr = {rate}"
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            torch.nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
+            optimizer.step()
+            step += 1
+            progress("fine-tuning the teacher", step, total)
+
+
+def _triangle(done: float) -> float:
+    """Rise over the first tenth, then fall to zero."""
+    return min(done * 10 + 0.01, (1 - done) / 0.9)
+
+
+def _write(path: Path, computed: TeacherOutputs) -> None:
+    tensors = {
+        "features": torch.from_numpy(computed.features),
+        "logits": torch.from_numpy(computed.logits),
+    }
+    checkpoint.write(path, tensors, {"valid_accuracy": computed.valid_accuracy})
+
+
+def _read(path: Path) -> TeacherOutputs:
+    tensors, scalars = checkpoint.read(path)
+    try:
+        features, logits = tensors["features"].numpy(), tensors["logits"].numpy()
+        return TeacherOutputs(features, logits, float(scalars["valid_accuracy"]))
+    except (KeyError, TypeError, ValueError):
+        raise TrainingError(f"{path}: damaged; delete it and train again") from None

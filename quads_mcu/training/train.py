@@ -1,0 +1,126 @@
+"""`quads-mcu train`: everything from quads.toml to a trained run folder."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from quads_mcu.config import Config
+from quads_mcu.console import Progress
+from quads_mcu.model import dimensions, whisper
+from quads_mcu.run_dir import RunDir
+from quads_mcu.training import data, teacher, trainer
+from quads_mcu.training.problem import Problem, Split, TeacherOutputs
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """Validation accuracies (0 .. 1) of a finished run, and its history.
+
+    teacher: None without one. float_student: after the last distillation phase. quantized_student:
+    the codebook student with integer activations that is packed.
+    """
+
+    run_dir: Path
+    labels: tuple[str, ...]
+    bits: int
+    teacher: float | None
+    float_student: float
+    quantized_student: float
+    history: list[dict[str, Any]]
+
+    def rows(self) -> list[tuple[str, str]]:
+        """Return one (model, accuracy) per model, as text."""
+        found = [("float student", self.float_student)]
+        found.append((f"{self.bits}-bit student, int8 activations", self.quantized_student))
+        if self.teacher is not None:
+            found.insert(0, ("teacher", self.teacher))
+        return [(name, f"{100 * value:.1f} %") for name, value in found]
+
+
+def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) -> TrainResult:
+    """Train a student with QUADS, or go on where an interrupted run stopped.
+
+    Args:
+        config: the project.
+        run: receives checkpoint, students, history and settings.
+        resume: False starts anew in the same folder.
+    Raises:
+        ConfigError: the run folder belongs to other settings or other data.
+        TrainingError, AudioError, InstallationError: training cannot start or go on.
+    """
+    if not resume:
+        _clear(run)
+    run.write_config(config)
+    torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
+    problem = load_problem(config, progress)
+    loop = trainer.Trainer(
+        problem, config.train, config.quantization.bits, config.project.seed, run.path
+    )
+    loop.run(progress)
+    return TrainResult(
+        run_dir=run.path,
+        labels=problem.labels,
+        bits=config.quantization.bits,
+        teacher=problem.teacher.valid_accuracy if problem.teacher else None,
+        float_student=loop.best["float"][0],
+        quantized_student=loop.best["quantized"][0],
+        history=loop.history,
+    )
+
+
+def load_problem(config: Config, progress: Progress) -> Problem:
+    """Load the data, run the teacher if there is one, and set up the student's start."""
+    corpus = data.load(config, progress)
+    dims = dimensions.dimensions(
+        config.student.preset,
+        n_mels=config.audio.n_mels,
+        window_s=config.audio.window_s,
+        n_classes=max(2, len(corpus.labels)),
+    )
+    batches = data.AugmentedBatches(corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames)
+
+    def split(part: data.Utterances) -> Split:
+        mel = data.clean_features(part.pcm, dims.n_mels, dims.n_frames, progress)
+        return Split(mel, part.labels)
+
+    # Checked before any work on the teacher.
+    problem = Problem(
+        dims, corpus.labels, split(corpus.train), split(corpus.valid), batches, len(batches)
+    )
+    problem.check()
+    return _with_whisper(config, problem, corpus, progress)
+
+
+def _with_whisper(
+    config: Config, problem: Problem, corpus: data.Corpus, progress: Progress
+) -> Problem:
+    initial = None
+    if config.student.init != "random":
+        path = config.resolve(config.student.init)
+        initial = whisper.initial_state(whisper.read_encoder(path), problem.dims, str(path))
+    fingerprint = corpus.fingerprint()
+    taught: TeacherOutputs | None = None
+    if config.teacher.weights:
+        n_frames = problem.dims.n_frames
+        taught = teacher.outputs(config, corpus, n_frames, fingerprint, progress)
+        fingerprint = data.digest(fingerprint, taught.features, taught.logits)
+    if initial is not None:
+        fingerprint = data.digest(fingerprint, *initial.values())
+    return replace(problem, teacher=taught, initial=initial, fingerprint=fingerprint)
+
+
+def _clear(run: RunDir) -> None:
+    names = (
+        trainer.CHECKPOINT,
+        trainer.FLOAT_STUDENT,
+        trainer.QUANTIZED_STUDENT,
+        trainer.HISTORY,
+    )
+    stale = [run.path / name for name in names]
+    for path in [*stale, run.config_path, run.model_path, run.evaluation_path]:
+        path.unlink(missing_ok=True)

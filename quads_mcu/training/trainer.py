@@ -1,0 +1,338 @@
+"""The training loop: epochs of `schedule`, a checkpoint after each, the best students kept."""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quads_mcu.config import TrainSection
+from quads_mcu.console import Progress
+from quads_mcu.errors import ConfigError, TrainingError
+from quads_mcu.model.encoder import Student, identity
+from quads_mcu.run_dir import write_json
+from quads_mcu.training import activations, checkpoint
+from quads_mcu.training.activations import Grid, Grids
+from quads_mcu.training.codebooks import Codebooks, latents
+from quads_mcu.training.problem import Mel, Problem, Split, real_mel
+from quads_mcu.training.schedule import Epoch, rate_factor, schedule
+
+CHECKPOINT = "checkpoint.safetensors"
+FLOAT_STUDENT = "student_float.safetensors"
+QUANTIZED_STUDENT = "student_quantized.safetensors"
+HISTORY = "history.json"
+
+_WEIGHT_DECAY = 0.01
+_GRADIENT_NORM = 1.0
+_REASSIGN_STEPS = 10
+_CALIBRATION_CLIPS = 128
+_EVALUATION_BATCH = 32
+
+
+class Trainer:
+    """Trains one student in one folder; call `run` once.
+
+    Args:
+        problem: data, sizes, teacher.
+        settings: [train].
+        bits: bits per weight index.
+        seed: of the initial weights.
+        folder: of checkpoint, students and history; training goes on from a checkpoint there.
+    Raises:
+        ConfigError: the checkpoint belongs to other data.
+        TrainingError: the checkpoint is damaged, or the data cannot be learned from.
+    """
+
+    def __init__(
+        self, problem: Problem, settings: TrainSection, bits: int, seed: int, folder: Path
+    ) -> None:
+        problem.check()
+        self.problem = problem
+        self.settings = settings
+        self.bits = bits
+        self.folder = folder
+        self.epochs = schedule(settings)
+        self.history: list[dict[str, Any]] = []
+        self.best = {"float": [-1.0, 0.0], "quantized": [-1.0, 0.0]}
+        torch.manual_seed(seed)
+        self.student = Student(problem.dims)
+        if problem.initial is not None:
+            state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
+            self.student.encoder.load_state_dict(state)
+        self.projection = self._projection()
+        self.codebooks: Codebooks | None = None
+        self.grids: Grids | None = None
+        self.optimizer = self._distillation_optimizer()
+        self.quantization_optimizer: torch.optim.Optimizer | None = None
+        if (folder / CHECKPOINT).exists():
+            self._restore()
+        elif not any(epoch.distills for epoch in self.epochs):
+            self.best["float"] = _measure(lambda mel: self.student(mel)[1], problem.valid)
+            self._write_float()
+
+    def run(self, progress: Progress) -> None:
+        """Train the epochs that are missing.
+
+        Raises:
+            TrainingError: the loss is not finite; the last checkpoint stays.
+        """
+        total = len(self.epochs)
+        progress("training", len(self.history), total)
+        for epoch in self.epochs[len(self.history) :]:
+            started_s = time.monotonic()
+            self._enter(epoch)
+            loss = self._train(epoch, progress)
+            entry: dict[str, Any] = {
+                "epoch": epoch.number,
+                "phase": epoch.phase,
+                "cycle": epoch.cycle,
+            }
+            entry |= {"loss": loss} | self._validate(epoch)
+            entry["duration_s"] = round(time.monotonic() - started_s, 2)
+            self.history.append(entry)
+            self._leave(epoch)
+            self._save()
+            progress("training", epoch.number + 1, total)
+
+    def _projection(self) -> nn.Module:
+        """P of Eq. 1: learned where the widths differ."""
+        teacher = self.problem.teacher
+        width = self.problem.dims.d_model
+        if teacher is None or teacher.features.shape[1] == width:
+            return nn.Identity()
+        return nn.Linear(width, teacher.features.shape[1])
+
+    def _distillation_optimizer(self) -> torch.optim.Optimizer:
+        head = [*self.student.head.parameters(), *self.projection.parameters()]
+        groups = [
+            {"params": list(self.student.encoder.parameters()), "peak": self.settings.lr_encoder},
+            {"params": head, "peak": self.settings.lr_head},
+        ]
+        return torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
+
+    def _quantization_optimizer(self, codebooks: Codebooks) -> torch.optim.Optimizer:
+        parameters = [*self.student.parameters(), *codebooks.centroids.values()]
+        groups = [{"params": parameters, "peak": self.settings.lr_quant}]
+        return torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def _enter(self, epoch: Epoch) -> None:
+        if epoch.distills or not epoch.first:
+            return
+        if epoch.phase == "final":
+            self.student.load_state_dict(read_student(self.folder / FLOAT_STUDENT)[0].state_dict())
+        self.codebooks = Codebooks.fit(self.student, self.bits)
+        self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
+        if epoch.phase == "final":
+            self.grids = self._calibrate(self.codebooks)
+
+    def _leave(self, epoch: Epoch) -> None:
+        if epoch.last and epoch.phase == "quantization" and self.codebooks is not None:
+            self.codebooks.snap(self.student)
+            self.codebooks = self.quantization_optimizer = None
+
+    def _calibrate(self, codebooks: Codebooks) -> Grids:
+        mel = real_mel(self._calibration_mel())
+        weights = codebooks.weights(self.student, int8=True)
+        return activations.calibrate(
+            lambda site: functional_call(self.student, weights, (mel, site))
+        )
+
+    def _calibration_mel(self) -> Mel:
+        """Return augmented features of the first utterances of the last epoch's order."""
+        parts: list[Mel] = []
+        for _, mel in self.problem.batches(len(self.epochs)):
+            parts.append(mel)
+            if sum(map(len, parts)) >= _CALIBRATION_CLIPS:
+                break
+        return np.concatenate(parts)[:_CALIBRATION_CLIPS]
+
+    def _train(self, epoch: Epoch, progress: Progress) -> float:
+        optimizer = self.optimizer if epoch.distills else self.quantization_optimizer
+        assert optimizer is not None
+        steps = self.problem.n_batches
+        total = 0.0
+        self.student.train()
+        for step, (rows, mel) in enumerate(self.problem.batches(epoch.number)):
+            for group in optimizer.param_groups:
+                group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
+            loss = self._loss(epoch, rows, real_mel(mel))
+            value = float(loss.detach())
+            if not math.isfinite(value):
+                raise TrainingError(
+                    f"the loss is {value} in epoch {epoch.number + 1} ({epoch.phase}), batch "
+                    f"{step + 1} of {steps}; lower the learning rates under [train] and train "
+                    f"with --restart (the checkpoint of epoch {epoch.number} is kept)"
+                )
+            optimizer.zero_grad()
+            loss.backward()  # type: ignore[no-untyped-call]
+            for group in optimizer.param_groups:
+                nn.utils.clip_grad_norm_(group["params"], _GRADIENT_NORM)
+            optimizer.step()
+            if self.codebooks is not None and (step + 1) % _REASSIGN_STEPS == 0:
+                self.codebooks.reassign(self.student)
+            total += value
+            progress("training", epoch.number + (step + 1) / (steps + 1), len(self.epochs))
+        if self.codebooks is not None:
+            self.codebooks.reassign(self.student)
+        return total / steps
+
+    def _loss(self, epoch: Epoch, rows: NDArray[np.int64], mel: Tensor) -> Tensor:
+        labels = torch.from_numpy(self.problem.train.labels[rows])
+        if epoch.distills:
+            z, logits = self.student(mel)
+        else:
+            z, logits = self._quantized(mel)
+        truth = F.cross_entropy(logits, labels)
+        teacher = self.problem.teacher
+        if teacher is None or not epoch.distills:
+            return truth
+        # Eq. 1 as the mean over features, so that alpha means the same at every width.
+        distance = F.l1_loss(self.projection(z), torch.from_numpy(teacher.features[rows]))
+        return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
+
+    def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        assert self.codebooks is not None
+        site = identity if self.grids is None else activations.fake_quantize(self.grids)
+        weights = self.codebooks.weights(self.student, int8=self.grids is not None)
+        z, logits = functional_call(self.student, weights, (mel, site))
+        return z, logits
+
+    @torch.no_grad()
+    def _validate(self, epoch: Epoch) -> dict[str, float]:
+        """Measure the student in float and quantized; keep the best where the epoch says so."""
+        self.student.eval()
+        split = self.problem.valid
+        floating = _measure(lambda mel: self.student(mel)[1], split)
+        held = self.codebooks
+        if held is None:
+            self.codebooks = Codebooks.fit(self.student, self.bits)
+        quantized = _measure(lambda mel: self._quantized(mel)[1], split)
+        if epoch.chosen and epoch.distills and floating >= self.best["float"]:
+            self.best["float"] = floating
+            self._write_float()
+        if epoch.phase == "final" and quantized >= self.best["quantized"]:
+            self.best["quantized"] = quantized
+            self._write_quantized()
+        self.codebooks = held
+        return {"valid_float": floating[0], "valid_quantized": quantized[0]}
+
+    def _scalars(self) -> dict[str, Any]:
+        return {"dims": asdict(self.problem.dims), "labels": list(self.problem.labels)}
+
+    def _write_float(self) -> None:
+        checkpoint.write(self.folder / FLOAT_STUDENT, self.student.state_dict(), self._scalars())
+
+    def _write_quantized(self) -> None:
+        assert self.codebooks is not None and self.grids is not None
+        matrices = {name + ".weight" for name in latents(self.student)}
+        state = self.student.state_dict()
+        kept = {n: t for n, t in state.items() if n.removeprefix("encoder.") not in matrices}
+        scalars = self._scalars() | {"bits": self.bits, "grids": _plain(self.grids)}
+        scalars["provenance"] = {
+            "data": self.problem.fingerprint,
+            "epoch": str(len(self.history) + 1),
+            "valid_accuracy": f"{self.best['quantized'][0]:.4f}",
+        }
+        state = checkpoint.prefixed("student.", kept)
+        state |= checkpoint.prefixed("codebook.", self.codebooks.state())
+        checkpoint.write(self.folder / QUANTIZED_STUDENT, state, scalars)
+
+    def _save(self) -> None:
+        tensors = checkpoint.prefixed("student.", self.student.state_dict())
+        tensors |= checkpoint.prefixed("projection.", self.projection.state_dict())
+        moments = checkpoint.optimizer_tensors(self.optimizer)
+        tensors |= checkpoint.prefixed("distillation.", moments)
+        if self.codebooks is not None and self.quantization_optimizer is not None:
+            moments = checkpoint.optimizer_tensors(self.quantization_optimizer)
+            tensors |= checkpoint.prefixed("quantization.", moments)
+            tensors |= checkpoint.prefixed("codebook.", self.codebooks.state())
+        scalars = self._scalars() | {
+            "fingerprint": self.problem.fingerprint,
+            "settings": asdict(self.settings) | {"bits": self.bits},
+            "history": self.history,
+            "best": self.best,
+            "grids": _plain(self.grids) if self.grids is not None else None,
+        }
+        checkpoint.write(self.folder / CHECKPOINT, tensors, scalars)
+        write_json(self.folder / HISTORY, self.history)
+
+    def _restore(self) -> None:
+        path = self.folder / CHECKPOINT
+        tensors, scalars = checkpoint.read(path)
+        self._check_same(path, scalars)
+        self.history = scalars["history"]
+        self.best = scalars["best"]
+        self.student.load_state_dict(checkpoint.part(tensors, "student."))
+        self.projection.load_state_dict(checkpoint.part(tensors, "projection."))
+        moments = checkpoint.part(tensors, "distillation.")
+        checkpoint.restore_optimizer(self.optimizer, moments)
+        if state := checkpoint.part(tensors, "codebook."):
+            self.codebooks = Codebooks.from_state(state, self.problem.dims)
+            self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
+            moments = checkpoint.part(tensors, "quantization.")
+            checkpoint.restore_optimizer(self.quantization_optimizer, moments)
+        if scalars["grids"] is not None:
+            self.grids = read_grids(scalars["grids"])
+
+    def _check_same(self, path: Path, found: dict[str, Any]) -> None:
+        settings = asdict(self.settings) | {"bits": self.bits}
+        stored = found.get("settings", {})
+        differing = [k for k in settings if k != "threads" and stored.get(k) != settings[k]]
+        way_out = "choose another --run or train with --restart"
+        if differing:
+            names = ", ".join(differing)
+            raise ConfigError(f"{path} was made with other settings ({names}); {way_out}")
+        if found.get("fingerprint") != self.problem.fingerprint:
+            raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
+
+
+def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
+    """Read a float student (or a teacher) and its labels.
+
+    Raises:
+        TrainingError: missing or damaged.
+    """
+    from quads_mcu.model.dimensions import Dimensions
+
+    tensors, scalars = checkpoint.read(path)
+    try:
+        student = Student(Dimensions(**scalars["dims"]))
+        student.load_state_dict(tensors)
+        return student.eval(), tuple(scalars["labels"])
+    except (KeyError, TypeError, RuntimeError) as problem:
+        raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
+
+
+def read_grids(plain: dict[str, Any]) -> dict[str, Grid]:
+    """Return grids from their JSON form."""
+    return {name: Grid(**values) for name, values in plain.items()}
+
+
+def _plain(grids: Grids) -> dict[str, Any]:
+    return {name: asdict(grid) for name, grid in grids.items()}
+
+
+def logits_of(model: Any, mel: Mel) -> NDArray[np.float32]:
+    """Return float32 (N, n_classes) of a callable on real log-mel, batch by batch."""
+    parts = []
+    with torch.inference_mode():
+        for at in range(0, len(mel), _EVALUATION_BATCH):
+            parts.append(model(real_mel(mel[at : at + _EVALUATION_BATCH])).numpy())
+    return np.concatenate(parts)
+
+
+def _measure(model: Any, split: Split) -> list[float]:
+    """Return accuracy (0 .. 1) and minus the cross-entropy, to be compared in this order."""
+    logits = torch.from_numpy(logits_of(model, split.mel))
+    labels = torch.from_numpy(split.labels)
+    correct = float((logits.argmax(1) == labels).double().mean())
+    return [correct, -float(F.cross_entropy(logits, labels))]

@@ -1,0 +1,430 @@
+"""QUADS training on small problems: gradients, schedule, resuming, refusals, the whole command."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import json
+import wave
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file
+
+from quads_mcu import config as project
+from quads_mcu.config import TrainSection
+from quads_mcu.errors import ConfigError, TrainingError
+from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model.encoder import Student
+from quads_mcu.run_dir import RunDir
+from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
+from quads_mcu.training.activations import Grid
+from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
+from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
+from quads_mcu.training.schedule import rate_factor, schedule
+
+DIMS = Dimensions(8, 12, 16, 2, 1, 3)
+LABELS = ("left", "right", "stop")
+SHORT = TrainSection(
+    warmup_epochs=2,
+    cycles=1,
+    distill_epochs=2,
+    quant_epochs=1,
+    final_epochs=2,
+    lr_encoder=5e-3,
+    lr_head=5e-3,
+    lr_quant=1e-3,
+)
+
+
+@pytest.fixture(autouse=True)
+def _one_thread() -> Iterator[None]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def silent(description: str, completed: float, total: float) -> None:
+    assert 0 <= completed <= total
+
+
+def split(n: int, seed: int) -> Split:
+    """Classes differ in the band that is loud."""
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % len(LABELS)
+    mel = rng.integers(-100, -40, (n, DIMS.n_frames, DIMS.n_mels))
+    for row, label in enumerate(labels):
+        mel[row, :, 2 * label : 2 * label + 2] += 60
+    return Split(mel.astype(np.int8), labels.astype(np.int64))
+
+
+class KilledError(Exception):
+    pass
+
+
+def problem(stop_at: int | None = None, **changes: Any) -> Problem:
+    data = split(48, 1)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        if epoch == stop_at:
+            raise KilledError
+        order = np.random.default_rng([5, epoch]).permutation(48)
+        for rows in order.reshape(6, 8):
+            yield rows, data.mel[rows]
+
+    rng = np.random.default_rng(2)
+    taught = TeacherOutputs(
+        rng.normal(size=(48, 24)).astype(np.float32), np.zeros((48, 3), np.float32), 1.0
+    )
+    whole = Problem(DIMS, LABELS, data, split(30, 3), batches, 6, taught, fingerprint="data")
+    return dataclasses.replace(whole, **changes)
+
+
+def run(folder: Path, task: Problem, settings: TrainSection = SHORT) -> trainer.Trainer:
+    loop = trainer.Trainer(task, settings, 4, 0, folder)
+    loop.run(silent)
+    return loop
+
+
+def test_schedule_is_the_papers() -> None:
+    settings = TrainSection(
+        warmup_epochs=1, cycles=2, distill_epochs=2, quant_epochs=1, final_epochs=3
+    )
+    epochs = schedule(settings)
+    assert [epoch.phase[0] for epoch in epochs] == list("wddqddqfff")
+    assert [epoch.cycle for epoch in epochs] == [0, 1, 1, 1, 2, 2, 2, 3, 3, 3]
+    assert [epoch.number for epoch in epochs] == list(range(10))
+    assert [epoch.number for epoch in epochs if epoch.chosen] == [4, 5, 7, 8, 9]
+    distilling = [epoch for epoch in epochs if epoch.distills]
+    assert [epoch.position for epoch in distilling] == [0, 1, 2, 3, 4]
+    assert {epoch.length for epoch in distilling} == {5}
+    assert [epoch.phase for epoch in schedule(TrainSection(cycles=0))] == ["final"] * 4
+
+
+def test_learning_rate_rises_then_falls_over_all_distillation_epochs() -> None:
+    settings = TrainSection(warmup_epochs=3, cycles=1, distill_epochs=2)
+    distilling = [epoch for epoch in schedule(settings) if epoch.distills]
+    curve = [rate_factor(epoch, step, 20) for epoch in distilling for step in range(20)]
+    peak = curve.index(max(curve))
+    assert max(curve) == pytest.approx(1.0) and peak <= 10
+    assert curve[: peak + 1] == sorted(curve[: peak + 1])
+    assert curve[peak:] == sorted(curve[peak:], reverse=True)
+    assert 0 < curve[-1] < 0.05
+
+
+def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
+    """Eq. 4, spelled out as a loop over the weights."""
+    torch.manual_seed(0)
+    student = Student(DIMS)
+    codebooks = Codebooks.fit(student, 3)
+    weights = codebooks.weights(student, int8=False)
+    for name, weight in weights.items():
+        weight.retain_grad()
+        assert len(weight.unique()) <= 8, name
+    mel = torch.randn(4, DIMS.n_frames, DIMS.n_mels)
+    _, logits = torch.func.functional_call(student, weights, (mel,))
+    logits.square().sum().backward()
+    for name, latent in latents(student).items():
+        gradient = weights[parameter_name(name)].grad
+        assert gradient is not None and latent.grad is not None
+        torch.testing.assert_close(latent.grad, gradient)
+        expected = torch.zeros(8)
+        for index, value in zip(
+            codebooks.indices[name].flatten().tolist(), gradient.flatten(), strict=True
+        ):
+            expected[index] += value
+        torch.testing.assert_close(codebooks.centroids[name].grad, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_reassign_and_snap() -> None:
+    student = Student(DIMS)
+    codebooks = Codebooks.fit(student, 2)
+    with torch.no_grad():
+        codebooks.centroids["head"].copy_(torch.tensor([0.5, -0.5, 0.0, 0.1]))
+        student.head.weight.fill_(0.07)
+        student.head.weight[0, 0] = -9.0
+    codebooks.reassign(student)
+    assert codebooks.indices["head"][0, 0] == 1
+    assert (codebooks.indices["head"].flatten()[1:] == 3).all()
+    codebooks.snap(student)
+    torch.testing.assert_close(student.head.weight.detach().unique(), torch.tensor([-0.5, 0.1]))
+
+
+def test_int8_centroids_are_what_the_forward_pass_uses() -> None:
+    student = Student(DIMS)
+    codebooks = Codebooks.fit(student, 4)
+    for name in latents(student):
+        weight = codebooks.weights(student, int8=True)[parameter_name(name)].detach()
+        scale = codebooks.centroids[name].detach().abs().max() / 127
+        steps = weight / scale
+        assert (steps - steps.round()).abs().max() < 1e-4
+        assert steps.abs().max() <= 127.001
+
+
+def test_fake_quantization_rounds_to_the_grid_and_passes_gradients() -> None:
+    values = torch.tensor([-100.0, -0.26, 0.0, 0.24, 0.26, 100.0], requires_grad=True)
+    rounded = Grid(0.5, 10).fake_quantize(values)
+    rounded.sum().backward()
+    torch.testing.assert_close(rounded, torch.tensor([-69.0, -0.5, 0.0, 0.0, 0.5, 58.5]))
+    assert values.grad is not None
+    assert values.grad.tolist() == [0, 1, 1, 1, 1, 0]
+
+
+def test_calibration_covers_every_site_and_ties_the_scales() -> None:
+    torch.manual_seed(0)
+    student = Student(DIMS)
+    mel = real_mel(split(8, 0).mel)
+    grids = activations.calibrate(lambda site: student(mel, site))
+    used: set[str] = set()
+
+    def site(name: str, values: torch.Tensor) -> torch.Tensor:
+        used.add(name)
+        rounded = grids[name].fake_quantize(values)
+        assert (rounded - values).abs().mean() <= 0.02 * values.abs().max()
+        return rounded
+
+    student(mel, site)
+    assert used == set(grids)
+    ratio = grids["positions"].scale / grids["residual"].scale
+    assert ratio == pytest.approx(round(ratio)) and ratio >= 1
+    ratio = grids["layers.0.value"].scale / grids["layers.0.attention"].scale * 4096
+    assert ratio == pytest.approx(round(ratio))
+    floor = 2 * grids["residual"].scale
+    again = activations.calibrate(lambda site: student(mel, site), floor)
+    assert again["residual"].scale == floor
+
+
+def test_calibration_scale_has_least_error() -> None:
+    """An outlier is worth clipping; compared with a fine search over the scale."""
+    rng = np.random.default_rng(0)
+    values = torch.from_numpy(np.r_[rng.normal(size=9999), 40.0]).float()
+    grid = activations._grid("norm", values)
+    errors = [
+        float((Grid(s).fake_quantize(values) - values).square().mean())
+        for s in np.linspace(0.01, 0.4, 400)
+    ]
+    found = float((grid.fake_quantize(values) - values).square().mean())
+    assert found <= 1.05 * min(errors)
+
+
+def test_learns_and_history_tells(tmp_path: Path) -> None:
+    loop = run(tmp_path, problem(teacher=None))
+    assert loop.best["float"][0] >= 0.9
+    assert loop.best["quantized"][0] >= 0.9
+    history = json.loads((tmp_path / "history.json").read_text())
+    assert [entry["phase"] for entry in history] == [
+        "warm-up",
+        "warm-up",
+        "distillation",
+        "distillation",
+        "quantization",
+        "final",
+        "final",
+    ]
+    assert history[-1]["loss"] < history[0]["loss"]
+    assert {"epoch", "cycle", "valid_float", "valid_quantized", "duration_s"} <= set(history[0])
+    valid = loop.problem.valid
+    measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    assert measured == loop.best["float"][0]
+    measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    assert measured == loop.best["quantized"][0]
+
+
+def test_no_distillation_at_all(tmp_path: Path) -> None:
+    settings = TrainSection(warmup_epochs=0, cycles=0, final_epochs=1)
+    loop = run(tmp_path, problem(teacher=None), settings)
+    assert len(loop.history) == 1
+    assert 0 <= loop.best["float"][0] <= 1
+    assert evaluation.float_logits(tmp_path, loop.problem.valid.mel).shape == (30, 3)
+
+
+@pytest.mark.parametrize("stop_at", range(1, 7))
+def test_killed_and_resumed_is_bit_equal(tmp_path: Path, stop_at: int) -> None:
+    whole = tmp_path / "whole"
+    run(whole, problem())
+    parts = tmp_path / "parts"
+    with pytest.raises(KilledError):
+        run(parts, problem(stop_at))
+    assert len(json.loads((parts / "history.json").read_text())) == stop_at
+    loop = run(parts, problem())
+    assert len(loop.history) == 7
+    for name in (trainer.CHECKPOINT, trainer.FLOAT_STUDENT, trainer.QUANTIZED_STUDENT):
+        left, right = load_file(whole / name), load_file(parts / name)
+        assert set(left) == set(right)
+        for tensor in left:
+            np.testing.assert_array_equal(left[tensor], right[tensor], err_msg=f"{name} {tensor}")
+
+
+def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
+    run(tmp_path, problem())
+    before = (tmp_path / trainer.QUANTIZED_STUDENT).read_bytes()
+    run(tmp_path, problem(stop_at=0))
+    assert (tmp_path / trainer.QUANTIZED_STUDENT).read_bytes() == before
+
+
+def test_refuses_another_configuration_or_other_data(tmp_path: Path) -> None:
+    run(tmp_path, problem())
+    other = dataclasses.replace(SHORT, alpha=0.25, batch_size=7)
+    with pytest.raises(ConfigError, match="batch_size, alpha"):
+        run(tmp_path, problem(), other)
+    with pytest.raises(ConfigError, match="other data"):
+        run(tmp_path, problem(fingerprint="else"))
+    run(tmp_path, problem(), dataclasses.replace(SHORT, threads=1))
+
+
+def test_damaged_checkpoint(tmp_path: Path) -> None:
+    run(tmp_path, problem())
+    path = tmp_path / trainer.CHECKPOINT
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(TrainingError, match=r"damaged.*--restart"):
+        run(tmp_path, problem())
+    with pytest.raises(TrainingError, match="no such file"):
+        evaluation.float_logits(tmp_path / "none", split(3, 0).mel)
+    checkpoint.write(tmp_path / trainer.FLOAT_STUDENT, {}, {"dims": {}})
+    with pytest.raises(TrainingError, match="damaged"):
+        evaluation.float_logits(tmp_path, split(3, 0).mel)
+
+
+def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: Path) -> None:
+    task = problem()
+    assert task.teacher is not None
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        if epoch == 2:
+            assert task.teacher is not None
+            task.teacher.features[:] = np.nan
+        yield from task.batches(epoch)
+
+    with pytest.raises(TrainingError, match=r"nan in epoch 3 \(distillation\), batch 1 of 6"):
+        run(tmp_path, dataclasses.replace(task, batches=batches))
+    tensors, scalars = checkpoint.read(tmp_path / trainer.CHECKPOINT)
+    assert len(scalars["history"]) == 2
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_refuses_data_without_every_class(tmp_path: Path) -> None:
+    data = split(9, 0)
+    with pytest.raises(TrainingError, match="split valid has no usable utterance of stop"):
+        run(tmp_path, problem(valid=Split(data.mel[:2], data.labels[:2])))
+    with pytest.raises(TrainingError, match="split train has no usable utterance of left, right"):
+        run(tmp_path, problem(train=Split(data.mel[2:3], data.labels[2:3])))
+    with pytest.raises(TrainingError, match="at least two"):
+        run(tmp_path, problem(labels=("left",)))
+
+
+def test_teacher_head_separates_features() -> None:
+    rng = np.random.default_rng(0)
+    labels = np.arange(90, dtype=np.int64) % 3
+    features = rng.normal(size=(90, 16)) * np.geomspace(0.01, 10, 16) + 5
+    features[:, :3] += np.eye(3)[labels] * 0.2
+    student = Student(DIMS)
+    tensor = torch.from_numpy(features.astype(np.float32))
+    teacher.train_head(student, tensor, labels, 60, 0)
+    assert (student.head(tensor).argmax(1).numpy() == labels).mean() > 0.97
+
+
+def write_corpus(folder: Path) -> Path:
+    """Three classes of tones in noise, 0.5 s each."""
+    rng = np.random.default_rng(0)
+    rows = []
+    for number in range(36):
+        label = number % 3
+        time = np.arange(8000) / 16000
+        tone = 8000 * np.sin(2 * np.pi * 400 * 2.0**label * time) + rng.normal(0, 300, 8000)
+        name = f"{number}.wav"
+        with wave.open(str(folder / name), "wb") as file:
+            file.setparams((1, 2, 16000, 0, "NONE", ""))
+            file.writeframes(tone.astype("<i2").tobytes())
+        rows.append([name, LABELS[label], "valid" if number < 9 else "train"])
+    with (folder / "manifest.csv").open("w", newline="") as file:
+        csv.writer(file).writerows([["path", "label", "split"], *rows])
+    return folder / "manifest.csv"
+
+
+def write_teacher(path: Path) -> None:
+    """A random encoder of width 64 under openai-whisper's names."""
+    rng = np.random.default_rng(0)
+    d = 64
+    shapes: dict[str, tuple[int, ...]] = {"conv1.weight": (d, 80, 3), "conv2.weight": (d, d, 3)}
+    shapes |= {f"blocks.0.attn.{part}.weight": (d, d) for part in ("query", "key", "value", "out")}
+    shapes |= {"blocks.0.mlp.0.weight": (4 * d, d), "blocks.0.mlp.2.weight": (d, 4 * d)}
+    tensors = {name: rng.normal(size=shape) * 0.05 for name, shape in shapes.items()}
+    biases = ["conv1", "conv2", "ln_post", "blocks.0.attn_ln", "blocks.0.mlp_ln", "blocks.0.mlp.2"]
+    biases += [f"blocks.0.attn.{part}" for part in ("query", "value", "out")]
+    tensors |= {f"{name}.bias": np.zeros(d) for name in biases}
+    tensors["blocks.0.mlp.0.bias"] = np.zeros(4 * d)
+    for name in ("ln_post", "blocks.0.attn_ln", "blocks.0.mlp_ln"):
+        tensors[f"{name}.weight"] = np.ones(d)
+    tensors["positional_embedding"] = rng.normal(size=(100, d)) * 0.1
+    whole = {f"encoder.{name}": tensor.astype(np.float16) for name, tensor in tensors.items()}
+    np.savez(path, **whole)
+
+
+def corpus_config(folder: Path, fine_tune_epochs: int = 0) -> project.Config:
+    tree = {
+        "data": {"manifests": ["manifest.csv"]},
+        "audio": {"window_s": 0.5},
+        "student": {"preset": "d64x2"},
+        "teacher": {"weights": "teacher.npz", "fine_tune_epochs": fine_tune_epochs},
+        "train": {
+            "warmup_epochs": 2,
+            "cycles": 1,
+            "distill_epochs": 1,
+            "final_epochs": 1,
+            "batch_size": 9,
+            "threads": 1,
+        },
+    }
+    return project.from_tree(tree, where="test", root=folder)
+
+
+@pytest.fixture
+def corpus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("QUADS_CACHE", str(tmp_path / "cache"))
+    write_corpus(tmp_path)
+    write_teacher(tmp_path / "teacher.npz")
+    return tmp_path
+
+
+@pytest.mark.parametrize("fine_tune_epochs", [0, 1])
+def test_train_command(
+    corpus: Path, fine_tune_epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = corpus_config(corpus, fine_tune_epochs)
+    place = RunDir(corpus / "run")
+    outcome = train.train(config, place, silent)
+    assert outcome.labels == LABELS
+    assert outcome.teacher is not None and 0 <= outcome.teacher <= 1
+    assert outcome.rows()[0][0] == "teacher"
+    assert len(outcome.history) == 5
+    mel = np.zeros((2, 50, 40), np.int8)
+    assert evaluation.float_logits(place.path, mel).shape == (2, 3)
+    quantized = (place.path / trainer.QUANTIZED_STUDENT).read_bytes()
+
+    def never(*_: object) -> None:
+        raise AssertionError("the teacher's outputs are cached")
+
+    monkeypatch.setattr(teacher, "_compute", never)
+    again = train.train(config, place, silent, resume=False)
+    assert [e["loss"] for e in again.history] == [e["loss"] for e in outcome.history]
+    assert (place.path / trainer.QUANTIZED_STUDENT).read_bytes() == quantized
+    other = dataclasses.replace(config, train=dataclasses.replace(config.train, alpha=0.1))
+    with pytest.raises(ConfigError, match=r"\[train\] alpha"):
+        train.train(other, place, silent)
+
+
+def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:
+    config = corpus_config(corpus)
+    section = dataclasses.replace(config.student, init="teacher.npz")
+    config = dataclasses.replace(config, student=section)
+    with pytest.raises(TrainingError, match="80 mel bands, the student has 40"):
+        train.train(config, RunDir(corpus / "run"), silent)
+    section = dataclasses.replace(config.teacher, weights="none.npz")
+    config = dataclasses.replace(config, student=project.StudentSection(), teacher=section)
+    with pytest.raises(TrainingError, match=r"none\.npz: no such file"):
+        train.train(config, RunDir(corpus / "run2"), silent)

@@ -1,0 +1,174 @@
+"""Whisper encoder files: both containers, both namings, and everything that is refused."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from safetensors.numpy import save_file
+
+from quads_mcu.errors import TrainingError
+from quads_mcu.model import whisper
+from quads_mcu.model.dimensions import Dimensions, Preset
+
+D, MELS, LAYERS, POSITIONS = 128, 80, 2, 30
+Tensors = dict[str, NDArray[Any]]
+
+
+def openai(kind: type = np.float16) -> Tensors:
+    rng = np.random.default_rng(0)
+    shapes: dict[str, tuple[int, ...]] = {
+        "conv1.weight": (D, MELS, 3),
+        "conv1.bias": (D,),
+        "conv2.weight": (D, D, 3),
+        "conv2.bias": (D,),
+        "ln_post.weight": (D,),
+        "ln_post.bias": (D,),
+        "positional_embedding": (POSITIONS, D),
+    }
+    for layer in range(LAYERS):
+        block = f"blocks.{layer}."
+        for part in ("attn.query", "attn.key", "attn.value", "attn.out"):
+            shapes[f"{block}{part}.weight"] = (D, D)
+            if part != "attn.key":
+                shapes[f"{block}{part}.bias"] = (D,)
+        shapes |= {f"{block}mlp.0.weight": (4 * D, D), f"{block}mlp.0.bias": (4 * D,)}
+        shapes |= {f"{block}mlp.2.weight": (D, 4 * D), f"{block}mlp.2.bias": (D,)}
+        for part in ("attn_ln", "mlp_ln"):
+            shapes |= {f"{block}{part}.weight": (D,), f"{block}{part}.bias": (D,)}
+    return {f"encoder.{n}": rng.normal(size=s).astype(kind) for n, s in shapes.items()}
+
+
+def transformers(tensors: Tensors) -> Tensors:
+    names = {
+        "blocks.": "layers.",
+        "attn_ln": "self_attn_layer_norm",
+        "attn.query": "self_attn.q_proj",
+        "attn.key": "self_attn.k_proj",
+        "attn.value": "self_attn.v_proj",
+        "attn.out": "self_attn.out_proj",
+        "mlp_ln": "final_layer_norm",
+        "mlp.0": "fc1",
+        "mlp.2": "fc2",
+        "ln_post": "layer_norm",
+        "positional_embedding": "embed_positions.weight",
+    }
+    found = {}
+    for name, tensor in tensors.items():
+        for old, new in names.items():
+            name = name.replace(old, new)
+        found[f"model.{name}"] = tensor
+    return found
+
+
+def check(encoder: whisper.WhisperEncoder, tensors: Tensors) -> None:
+    assert encoder.preset == Preset(D, 2, LAYERS)
+    assert encoder.n_mels == MELS
+    query = encoder.tensors["layers.1.query.weight"]
+    assert query.dtype == np.float32
+    np.testing.assert_array_equal(query, tensors["encoder.blocks.1.attn.query.weight"])
+    first = encoder.tensors["layers.0.feed_forward_1.bias"]
+    np.testing.assert_array_equal(first, tensors["encoder.blocks.0.mlp.0.bias"])
+    norm = encoder.tensors["layers.0.feed_forward_norm.weight"]
+    np.testing.assert_array_equal(norm, tensors["encoder.blocks.0.mlp_ln.weight"])
+    np.testing.assert_array_equal(encoder.tensors["norm.bias"], tensors["encoder.ln_post.bias"])
+
+
+def test_npz_with_openai_names(tmp_path: Path) -> None:
+    tensors = openai()
+    np.savez(tmp_path / "w.npz", **tensors)
+    check(whisper.read_encoder(tmp_path / "w.npz"), tensors)
+
+
+@pytest.mark.parametrize("kind", [np.float16, np.float32])
+def test_safetensors_with_either_naming(tmp_path: Path, kind: type) -> None:
+    tensors = openai(kind)
+    decoder = {"model.decoder.layers.0.fc1.weight": np.zeros((4, 4), kind)}
+    save_file(tensors, tmp_path / "openai.safetensors")
+    save_file(transformers(tensors) | decoder, tmp_path / "transformers.safetensors")
+    check(whisper.read_encoder(tmp_path / "openai.safetensors"), tensors)
+    check(whisper.read_encoder(tmp_path / "transformers.safetensors"), tensors)
+
+
+def broken(change: str) -> Tensors:
+    tensors = openai()
+    if change == "missing":
+        del tensors["encoder.blocks.1.mlp.2.weight"]
+    elif change == "shape":
+        tensors["encoder.conv2.weight"] = tensors["encoder.conv2.weight"][:, :-1]
+    elif change == "nan":
+        tensors["encoder.conv1.bias"][3] = np.nan
+    elif change == "surplus":
+        tensors["encoder.blocks.0.attn.key.bias"] = np.zeros(D, np.float16)
+    elif change == "unknown":
+        tensors["encoder.lstm.weight"] = np.zeros(D, np.float16)
+    elif change == "integers":
+        tensors["encoder.conv1.bias"] = np.zeros(D, np.int64)
+    elif change == "positions":
+        del tensors["encoder.positional_embedding"]
+    elif change == "empty":
+        tensors = {}
+    elif change == "width":
+        tensors["encoder.conv1.weight"] = np.zeros((4, MELS, 3), np.float16)
+    return tensors
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("missing", "layers.1.feed_forward_2.weight' is missing"),
+        ("shape", r"conv2.weight' has shape \(128, 127, 3\), expected \(128, 128, 3\)"),
+        ("nan", "conv1.bias' holds values that are not finite"),
+        ("surplus", "unexpected tensor 'layers.0.key.bias'"),
+        ("unknown", "lstm.weight' is not part of a Whisper encoder"),
+        ("integers", "conv1.bias' is int64"),
+        ("positions", "positions are missing"),
+        ("empty", "holds no Whisper encoder"),
+        ("width", "d_model = 4 is outside"),
+    ],
+)
+def test_refuses_tensors(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "w.npz"
+    np.savez(path, **broken(change))
+    with pytest.raises(TrainingError, match=message) as caught:
+        whisper.read_encoder(path)
+    assert str(path) in str(caught.value)
+
+
+def test_refuses_files(tmp_path: Path) -> None:
+    def refused(path: Path, message: str) -> None:
+        with pytest.raises(TrainingError, match=message):
+            whisper.read_encoder(path)
+
+    refused(tmp_path / "none.npz", "no such file")
+    for name in ("w.npz", "w.safetensors", "w.pt"):
+        (tmp_path / name).write_bytes(b"PK\x03\x04 no archive")
+    refused(tmp_path / "w.npz", "not a readable .npz")
+    refused(tmp_path / "w.safetensors", "not a readable .safetensors")
+    refused(tmp_path / "w.pt", "use .npz or .safetensors")
+    np.savez(tmp_path / "pickled.npz", **{"encoder.conv1.bias": np.array([object()])})
+    refused(tmp_path / "pickled.npz", "not a readable .npz")
+    np.savez(tmp_path / "cut.npz", **openai())
+    data = (tmp_path / "cut.npz").read_bytes()
+    (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
+    refused(tmp_path / "cut.npz", "not a readable .npz")
+
+
+def test_initial_state(tmp_path: Path) -> None:
+    np.savez(tmp_path / "w.npz", **openai())
+    encoder = whisper.read_encoder(tmp_path / "w.npz")
+    fitting = Dimensions(MELS, 20, D, 2, LAYERS, 3)
+    state = whisper.initial_state(encoder, fitting, "w.npz")
+    assert state["positions"].shape == (10, D)
+    np.testing.assert_array_equal(state["positions"], encoder.tensors["positions"][:10])
+    for dims, message in (
+        (Dimensions(40, 20, D, 2, LAYERS, 3), "w.npz was trained on 80 mel bands.*n_mels = 80"),
+        (Dimensions(MELS, 20, 96, 3, LAYERS, 3), "width 128, 2 heads, 2 layers, the student 96"),
+        (Dimensions(MELS, 20, D, 2, 4, 3), "2 layers, the student 128, 2, 4"),
+        (Dimensions(MELS, 200, D, 2, LAYERS, 3), "100 encoder positions, the Whisper file 30"),
+    ):
+        with pytest.raises(TrainingError, match=message):
+            whisper.initial_state(encoder, dims, "w.npz")
