@@ -5,12 +5,16 @@ BOARD ?= qemu-an386
 RUN   ?= runs/demo
 PY    := .venv/bin/python
 
+# The recordings of examples/wakewords, if they are here; else a demo on synthesized voices.
+DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
+PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
+
 .PHONY: setup demo test lint format test-fast bench examples clean
 setup:
 	@bash .ci/setup
 
 demo: setup
-	$(PY) -m quads_mcu.cli run --project examples/wakewords --run $(RUN) --target $(BOARD)
+	$(PY) -m quads_mcu.cli run --project $(PROJECT) --run $(RUN) --target $(BOARD)
 
 test: lint
 	$(PY) -m pytest -q tests

@@ -10,6 +10,15 @@ def test_memory(bench):
     assert stats.frames_damaged == 0
 
 
+def test_memory_was_predicted(bench):
+    cost, build = bench.report.cost, bench.report.build
+    assert build.weight_bytes == cost.weight_bytes
+    assert bench.measured.stats.arena_used_bytes <= cost.arena_bytes
+    if bench.board.runtime_flash_bytes:
+        assert abs(build.flash_bytes - cost.flash_bytes) <= 0.03 * build.flash_bytes
+        assert abs(build.ram_bytes - cost.ram_bytes) <= 0.03 * build.ram_bytes
+
+
 def test_instructions(bench):
     measured = bench.measured
     bench.report.latency(measured.instructions)

@@ -5,11 +5,14 @@ from __future__ import annotations
 import contextlib
 import functools
 import json
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.console import Console
+
+LINE_EVERY_S = 10.0
 
 # advance(description, completed, total)
 Progress = Callable[[str, float, float], None]
@@ -71,7 +74,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
 
 @contextlib.contextmanager
 def progress() -> Iterator[Progress]:
-    """Show a progress bar on stderr; on a non-terminal, a line for each tenth of the way."""
+    """Show a progress bar on stderr; on a non-terminal, a line every ten seconds."""
     if not stderr().is_terminal:
         yield _line_progress()
         return
@@ -96,12 +99,15 @@ def progress() -> Iterator[Progress]:
 
 
 def _line_progress() -> Progress:
-    last: dict[str, int] = {}
+    started_s: dict[str, float] = {}
+    printed_s: dict[str, float] = {}
 
     def advance(description: str, completed: float, total: float) -> None:
-        tenth = int(10 * completed / total) if total else 10
-        if tenth > last.get(description, 0):
-            last[description] = tenth
+        now_s = time.monotonic()
+        started_s.setdefault(description, now_s)
+        done = completed >= total and now_s - started_s[description] >= LINE_EVERY_S / 5
+        if done or now_s - printed_s.get(description, started_s[description]) >= LINE_EVERY_S:
+            printed_s[description] = now_s
             note(f"{description}: {completed:.0f}/{total:.0f}")
 
     return advance

@@ -64,7 +64,8 @@ class RunDir:
         Raises:
             ConfigError: the folder belongs to a run with other settings; names them.
         """
-        tree = {"root": str(config.root.resolve()), "settings": project.to_tree(config)}
+        settings = project.to_tree(config)
+        tree: dict[str, Any] = {"root": str(config.root.resolve()), "settings": settings}
         if self.config_path.exists():
             found = self._stored()
             differing = _differences(found["settings"], tree["settings"])

@@ -513,3 +513,20 @@ def test_spread_takes_rows_from_everywhere() -> None:
     assert clips.spread(4).pcm[:, 0].tolist() == [0, 3, 6, 9]
     assert clips.spread(99).labels.tolist() == list(range(10))
     assert [item.source for item in clips.spread(2).utterances] == ["0", "9"]
+
+
+def test_synthesized_test_clips_are_used_only_without_recorded_ones(tmp_path: Path) -> None:
+    for name in ("real", "spoken"):
+        text = "path,label,split\n"
+        for split in ("train", "valid", "test"):
+            sound(tmp_path / f"{name}_{split}.wav")
+            text += f"{name}_{split}.wav,a,{split}\n"
+        (tmp_path / f"{name}.csv").write_text(text)
+
+    def tested(manifests: list[str]) -> list[str]:
+        config = Config(data=DataSection(manifests=manifests), root=tmp_path)
+        dataset = load_dataset(config, silent_progress, [tmp_path / "spoken.csv"])
+        return [item.path.name for item in dataset.utterances if item.split == "test"]
+
+    assert tested(["real.csv"]) == ["real_test.wav"]
+    assert tested(["real.csv#train"]) == ["spoken_test.wav"]

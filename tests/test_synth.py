@@ -57,8 +57,8 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_manifest_and_sounds(made: Path) -> None:
     found = rows(made)
     assert list(found[0]) == ["path", "speaker", "transcript", "label", "split", "duration_s"]
-    # Five phrases, 16 to train and 16 // 8 to validate each.
-    assert len(found) == 5 * 18
+    # Five phrases: 16 to train, 16 // 8 to validate and as many to test each.
+    assert len(found) == 5 * 20
     assert {row["label"] for row in found} == set(PHRASES)
     for row in found:
         path = made.parent / row["path"]
@@ -77,12 +77,13 @@ def test_the_data_set_reader_takes_the_manifest(made: Path) -> None:
 
 
 def test_speakers_and_timbres_are_disjoint(made: Path) -> None:
-    speakers: dict[str, set[str]] = {"train": set(), "valid": set()}
+    speakers: dict[str, set[str]] = {"train": set(), "valid": set(), "test": set()}
     for row in rows(made):
         speakers[row["split"]].add(row["speaker"])
     assert len(speakers["train"]) > 40
     timbres = [{name.partition("+")[2] for name in names} for names in speakers.values()]
-    assert all(timbres) and not timbres[0] & timbres[1]
+    assert all(timbres)
+    assert len(set.union(*timbres)) == sum(map(len, timbres))
 
 
 def test_equal_arguments_give_equal_bytes(made: Path, tmp_path: Path) -> None:
@@ -114,14 +115,14 @@ def again(small: Path, per_phrase: int = 2) -> list[float]:
 
 def test_complete_output_is_used_again(small: Path) -> None:
     stamps = {path: path.stat().st_mtime_ns for path in small.parent.rglob("*")}
-    assert again(small) == [3]
+    assert again(small) == [4]
     assert {path: path.stat().st_mtime_ns for path in small.parent.rglob("*")} == stamps
 
 
 def test_other_arguments_replace_the_output(small: Path) -> None:
     (small.parent / "mine.txt").write_text("kept")
-    assert again(small, per_phrase=3) == [1, 2, 3, 4]
-    assert len(list(small.parent.rglob("*.wav"))) == 4
+    assert again(small, per_phrase=3) == [1, 2, 3, 4, 5]
+    assert len(list(small.parent.rglob("*.wav"))) == 5
     assert (small.parent / "mine.txt").exists()
 
 
@@ -140,7 +141,7 @@ def test_damaged_output_is_made_again(small: Path, damage: str) -> None:
         record.write_text(json.dumps({**json.loads(record.read_text()), "manifest_sha256": None}))
     else:
         record.write_text("{")
-    assert again(small) == [1, 2, 3]
+    assert again(small) == [1, 2, 3, 4]
     assert digest(small.parent) == before
 
 
@@ -160,11 +161,11 @@ def test_interruption_leaves_no_manifest(tmp_path: Path) -> None:
         synthesize({"a": ["hello"]}, tmp_path / "out", 5, 0, stop)
     assert not (tmp_path / "out" / "manifest.csv").exists()
     synthesize({"a": ["hello"]}, tmp_path / "out", 5, 0, silent_progress)
-    assert len(rows(tmp_path / "out" / "manifest.csv")) == 6
+    assert len(rows(tmp_path / "out" / "manifest.csv")) == 7
 
 
 def test_speakers_repeat_only_after_all_had_a_turn(tmp_path: Path) -> None:
-    voices = ["en+f1", "en-us+m1", "en-us+f2"]
+    voices = ["en+f1", "en-us+m1", "en-us+f2", "en+m2"]
     found = rows(synthesize({"a": ["hi"]}, tmp_path, 4, 0, silent_progress, voices))
     train = [row["speaker"] for row in found if row["split"] == "train"]
     assert len(train) == 4 and len(set(train[:2])) == 2 and len(set(train)) == 2

@@ -8,10 +8,6 @@
 #include <stddef.h>
 #include <stdint.h>
 
-#ifdef __ARM_FEATURE_SAT
-#include <arm_acle.h>
-#endif
-
 /* RQ(a, m) = (a * m + 2^31) >> 32, 0 <= m < 2^31: adding 2^31 carries into the upper word exactly
  * when bit 31 is set. */
 static inline int32_t quads_requantize(int32_t a, int32_t multiplier) {
@@ -19,12 +15,12 @@ static inline int32_t quads_requantize(int32_t a, int32_t multiplier) {
   return (int32_t)(product >> 32) + (int32_t)((uint32_t)product >> 31);
 }
 
-#ifdef __ARM_FEATURE_SAT
+#ifdef __ARM_FEATURE_SAT /* not by arm_acle.h, whose macros do not pass -Wconversion */
 static inline int8_t quads_sat8(int32_t a) {
-  return (int8_t)__ssat(a, 8);
+  return (int8_t)(int32_t)__builtin_arm_ssat(a, 8);
 }
 static inline int16_t quads_sat16(int32_t a) {
-  return (int16_t)__ssat(a, 16);
+  return (int16_t)(int32_t)__builtin_arm_ssat(a, 16);
 }
 #else
 static inline int8_t quads_sat8(int32_t a) {

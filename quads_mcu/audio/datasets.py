@@ -113,7 +113,10 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
         parts.append(_only(part, splits, entry) if splits else part)
         progress("reading manifests", len(parts), total)
     for path in extra:
-        parts.append(read_manifest(path))
+        part = read_manifest(path)
+        # Recordings, where there are any to test with, are not mixed with synthesized speech.
+        tested = any(item.split == "test" for known in parts for item in known.utterances)
+        parts.append(_only(part, "train,valid", str(path)) if tested else part)
         progress("reading manifests", len(parts), total)
     if data.speech_commands:
         folder = config.resolve(data.speech_commands)

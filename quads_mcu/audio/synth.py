@@ -51,8 +51,8 @@ MANIFEST_NAME = "manifest.csv"
 RECORD_NAME = "synth.json"
 _SOUNDS = "audio"
 _COLUMNS = ("path", "speaker", "transcript", "label", "split", "duration_s")
-_RECIPE_VERSION = 1
-_VALID_PART = 8
+_RECIPE_VERSION = 2
+_HELD_OUT_PART = 8
 _PHRASE_LIMIT = 1000
 # Variants that whisper, croak or imitate machines.
 _NOT_SPEECH = re.compile(r"whisper|caleb$|croak|demonic|robo|klatt2?$|tweaky|fast$", re.IGNORECASE)
@@ -82,8 +82,8 @@ def synthesize(
 ) -> Path:
     """Speak every phrase in many voices and return the path of the manifest.
 
-    A speaker is a voice with a variant ("en-us+linda"). One variant in eight only validates, so
-    train and valid share no speaker and no timbre. Each utterance draws a speaker, a rate of
+    A speaker is a voice with a variant ("en-us+linda"). One variant in eight only validates and
+    another only tests, so the splits share no speaker and no timbre. Each utterance draws a speaker, a rate of
     130-240 words per minute and a pitch of 20-80 (espeak-ng's scale, 50 is normal).
 
     `out_dir` gets manifest.csv (path, speaker, transcript, label, split, duration_s), audio/ with
@@ -93,7 +93,8 @@ def synthesize(
     Args:
         phrases_by_intent: label -> phrases, any Unicode.
         out_dir: made if missing.
-        per_phrase: training utterances per phrase; an eighth as many, at least one, validate.
+        per_phrase: training utterances per phrase; an eighth as many, at least one, validate
+            and as many test.
         seed: of the choice of speakers, rates and pitches.
         progress: called with utterances made.
         voices: espeak-ng voices, combined with every variant, or "voice+variant".
@@ -155,7 +156,7 @@ def _espeak_paths() -> tuple[str, str]:
 
 
 def _speakers(voices: Sequence[str], data: str) -> dict[str, list[str]]:
-    """Return the speakers of split train and of split valid."""
+    """Return the speakers of each split; splits share no timbre."""
     for voice in voices:
         if not _VOICE.fullmatch(voice):
             raise ConfigError(f"{voice!r} is not a voice of espeak-ng; example: en-us")
@@ -165,11 +166,15 @@ def _speakers(voices: Sequence[str], data: str) -> dict[str, list[str]]:
     for voice in voices:
         speakers += [voice] if "+" in voice else [f"{voice}+{variant}" for variant in variants]
     timbres = sorted({_timbre(speaker) for speaker in speakers}, key=_sha256)
-    n_valid = -(-len(timbres) // _VALID_PART) if len(timbres) > 1 else 0
-    valid = set(timbres[:n_valid])
+    share = -(-len(timbres) // _HELD_OUT_PART)
+    split_of = dict.fromkeys(timbres, "train")
+    if len(timbres) > 1:
+        split_of |= dict.fromkeys(timbres[:share], "valid")
+    if len(timbres) > 2:
+        split_of |= dict.fromkeys(timbres[share : 2 * share], "test")
     return {
-        "train": [speaker for speaker in speakers if _timbre(speaker) not in valid],
-        "valid": [speaker for speaker in speakers if _timbre(speaker) in valid],
+        split: [speaker for speaker in speakers if split_of[_timbre(speaker)] == split]
+        for split in ("train", "valid", "test")
     }
 
 
@@ -184,7 +189,8 @@ def _plan(
     speakers: Mapping[str, Sequence[str]],
 ) -> list[_Job]:
     draw = random.Random(seed)
-    counts = {"train": per_phrase, "valid": max(1, per_phrase // _VALID_PART)}
+    held_out = max(1, per_phrase // _HELD_OUT_PART)
+    counts = {"train": per_phrase, "valid": held_out, "test": held_out}
     jobs = []
     for position, (intent, phrases) in enumerate(phrases_by_intent.items()):
         folder = f"{_SOUNDS}/{position:03d}_{_plain(intent)}"

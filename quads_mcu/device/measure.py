@@ -39,7 +39,8 @@ class Measurement:
     @property
     def intents(self) -> NDArray[np.int64]:
         """Index of the greatest logit, int64 (N,)."""
-        return self.logits.argmax(axis=1).astype(np.int64)
+        found: NDArray[np.int64] = self.logits.argmax(axis=1).astype(np.int64)
+        return found
 
 
 def measure_stored(

@@ -12,6 +12,7 @@ from quads_mcu import __version__
 from quads_mcu.config import Config
 from quads_mcu.device import energy
 from quads_mcu.device.boards import Board
+from quads_mcu.device.build import Build
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.paths import data_dir
@@ -40,7 +41,8 @@ class BoardReport:
         self.board = board
         self.model = model
         self.folder = folder
-        self.build = Cost.read(run.build_dir(board.name))
+        self.cost = Cost.read(run.source_dir(board.name))
+        self.build = Build.read(run.build_dir(board.name))
         self.values: dict[str, Any] = {
             "version": __version__,
             "project": config.project.name,
@@ -103,14 +105,18 @@ class BoardReport:
 
     def memory(self, stats: Stats) -> None:
         """Note flash and RAM, predicted by `export` and measured by linker and high-water marks."""
-        cost = self.build
+        cost, build = self.cost, self.build
         stack = stats.stack_used_bytes or None
+        known = self.board.runtime_flash_bytes > 0
         self.values["memory"] = {
-            "weights": {"predicted": cost.weight_bytes, "measured": cost.weight_bytes_linked},
-            "flash": {"predicted": cost.flash_bytes, "measured": cost.flash_bytes_linked},
+            "weights": {"predicted": cost.weight_bytes, "measured": build.weight_bytes},
+            "flash": {
+                "predicted": cost.flash_bytes if known else None,
+                "measured": build.flash_bytes,
+            },
             "arena": {"predicted": cost.arena_bytes, "measured": stats.arena_used_bytes},
-            "stack": {"predicted": self.board.stack_bytes, "measured": stack},
-            "RAM": {"predicted": cost.ram_bytes, "measured": cost.ram_bytes_linked},
+            "stack": {"predicted": self.board.stack_bytes or None, "measured": stack},
+            "RAM": {"predicted": cost.ram_bytes if known else None, "measured": build.ram_bytes},
         }
 
     def latency(self, instructions: NDArray[np.int64]) -> None:

@@ -7,18 +7,16 @@ from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.audio import datasets, synth
+from quads_mcu.audio import datasets, sources
 from quads_mcu.audio.augment import Augmenter, spec_augment
 from quads_mcu.audio.frontend import features
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
-from quads_mcu.paths import cache_dir
 from quads_mcu.training.problem import Batch, Mel
 
 Pcm = NDArray[np.int16]
@@ -72,7 +70,7 @@ def load(config: Config, progress: Progress) -> Corpus:
     Raises:
         ConfigError, AudioError, InstallationError: as `datasets.load_dataset` and `synthesize`.
     """
-    dataset = datasets.load_dataset(config, progress, _synthesized(config, progress))
+    dataset = sources.load(config, progress)
     n_samples = round(config.audio.window_s * SAMPLE_RATE)
 
     def utterances(split: str) -> Utterances:
@@ -81,15 +79,6 @@ def load(config: Config, progress: Progress) -> Corpus:
 
     noises = datasets.load_noise(config)
     return Corpus(tuple(dataset.labels), utterances("train"), utterances("valid"), noises)
-
-
-def _synthesized(config: Config, progress: Progress) -> list[Path]:
-    """Speak the project's phrases if it asks for that; kept in the user's cache folder."""
-    if not config.data.synth:
-        return []
-    arguments = (config.data.synth_per_phrase, config.project.seed)
-    folder = cache_dir() / "synth" / digest(sorted(config.intents.items()), *arguments)[:32]
-    return [synth.synthesize(config.intents, folder, *arguments, progress)]
 
 
 def clean_features(pcm: Pcm, n_mels: int, n_frames: int, progress: Progress) -> Mel:
