@@ -101,8 +101,8 @@ def bench(request: pytest.FixtureRequest) -> Iterator[Bench]:
     found.report.write()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dut(bench: Bench) -> Iterator[Client]:
-    """A client of the device under test."""
+    """A client of the device under test; closed after each file, since a port has one user."""
     with bench.open() as client:
         yield client

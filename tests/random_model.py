@@ -14,9 +14,7 @@ from quads_mcu.model_format import PackedLayer, PackedLinear, PackedModel, Packe
 TARGET = 40.0  # standard deviation of int8 activations, in LSB
 
 
-def random_model(
-    dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int = 0
-) -> PackedModel:
+def random_model(dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int = 0) -> PackedModel:
     """Return a model with random codebooks.
 
     Multipliers follow from the statistics of independent inputs: activations have a standard

@@ -24,8 +24,8 @@ RUNTIME = [
     FIRMWARE / "src" / "quads.c",
     FIRMWARE / "src" / "encoder.c",
     *sorted((FIRMWARE / "src" / "kernels").glob("*.c")),
-    *sorted((FIRMWARE / "src" / "frontend").glob("*.c")),
 ]
+FRONTEND = sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
 INCLUDES = [FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "kernels"]
 BUILDS = {
     "gcc -O2": ["gcc", "-O2"],
@@ -50,20 +50,37 @@ MIXED = {
 }  # fmt: skip
 
 
-def _build(model: model_format.PackedModel, out: Path, command: list[str]) -> Path:
-    require_tool(command[0])
-    csource.write_sources(model, out)
-    program = out / "encoder"
-    sources = [Path(__file__).parent / "encoder_main.c", out / "model_data.c", *RUNTIME]
-    includes = [f"-I{directory}" for directory in (out, *INCLUDES)]
-    done = subprocess.run(
-        [*command, *STRICT_FLAGS, *includes, *map(str, sources), "-o", str(program)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert done.returncode == 0, done.stderr
-    return program
+Build = Callable[[model_format.PackedModel, str], Path]
+
+
+@pytest.fixture(scope="module")
+def build(tmp_path_factory: pytest.TempPathFactory) -> Build:
+    """Return a function that builds encoder_main.c for a model with one of BUILDS."""
+    objects: dict[str, list[str]] = {}
+
+    def run(name: str, out: Path, *arguments: str) -> None:
+        require_tool(BUILDS[name][0])
+        includes = [f"-I{directory}" for directory in (out, *INCLUDES)]
+        done = subprocess.run(
+            [*BUILDS[name], *STRICT_FLAGS, *includes, *arguments],
+            capture_output=True,
+            text=True,
+            check=False,
+            cwd=out,
+        )
+        assert done.returncode == 0, done.stderr
+
+    def build(model: model_format.PackedModel, name: str) -> Path:
+        out = tmp_path_factory.mktemp("encoder")
+        csource.write_sources(model, out)
+        if name not in objects:  # the runtime without frontend is the same for every model
+            run(name, out, "-c", *map(str, RUNTIME))
+            objects[name] = [str(path) for path in out.glob("*.o")]
+        main = Path(__file__).parent / "encoder_main.c"
+        run(name, out, str(main), "model_data.c", *map(str, FRONTEND), *objects[name], "-o", "run")
+        return out / "run"
+
+    return build
 
 
 def _logits(program: Path, mel: NDArray[np.int8], n_classes: int) -> NDArray[np.int32]:
@@ -92,24 +109,24 @@ def _windows(dims: Dimensions, seed: int) -> NDArray[np.int8]:
     return np.stack(windows)
 
 
-@pytest.mark.parametrize("build", BUILDS)
+@pytest.mark.parametrize("compiler", BUILDS)
 @pytest.mark.parametrize("size", SIZES)
-def test_logits_equal_the_reference(size: str, build: str, tmp_path: Path) -> None:
+def test_logits_equal_the_reference(size: str, compiler: str, build: Build) -> None:
     model = random_model(SIZES[size], bits=4, seed=len(size))
     mel = _windows(model.dims, seed=1)
     expected = Reference(model).logits(mel)
     assert len(np.unique(expected, axis=0)) >= 4, "the model hardly looks at its input"
-    program = _build(model, tmp_path, BUILDS[build])
+    program = build(model, compiler)
     np.testing.assert_array_equal(_logits(program, mel, model.dims.n_classes), expected)
 
 
 @pytest.mark.parametrize("bits", [2, 3, 4, 8, "mixed"])
-def test_logits_equal_the_reference_for_all_bits(bits: int | str, tmp_path: Path) -> None:
+def test_logits_equal_the_reference_for_all_bits(bits: int | str, build: Build) -> None:
     names = model_format.linear_shapes(SMALL)
     chosen = bits if isinstance(bits, int) else {n: MIXED[n.rsplit(".", 1)[-1]] for n in names}
     model = random_model(SMALL, bits=chosen, seed=7)
     mel = _windows(SMALL, seed=2)
-    program = _build(model, tmp_path, BUILDS["gcc sanitizers"])
+    program = build(model, "gcc sanitizers")
     np.testing.assert_array_equal(
         _logits(program, mel, SMALL.n_classes), Reference(model).logits(mel)
     )
@@ -117,7 +134,7 @@ def test_logits_equal_the_reference_for_all_bits(bits: int | str, tmp_path: Path
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(20))
-def test_logits_equal_the_reference_for_random_sizes(seed: int, tmp_path: Path) -> None:
+def test_logits_equal_the_reference_for_random_sizes(seed: int, build: Build) -> None:
     rng = np.random.default_rng(seed)
     n_heads, d_head = int(rng.integers(1, 6)), 8 * int(rng.integers(1, 5))
     dims = Dimensions(
@@ -131,7 +148,7 @@ def test_logits_equal_the_reference_for_random_sizes(seed: int, tmp_path: Path) 
     bits = {name: int(rng.choice(model_format.BITS)) for name in model_format.linear_shapes(dims)}
     model = random_model(dims, bits=bits, seed=seed)
     mel = _windows(dims, seed=seed)
-    program = _build(model, tmp_path, BUILDS["gcc sanitizers"])
+    program = build(model, "gcc sanitizers")
     np.testing.assert_array_equal(
         _logits(program, mel, dims.n_classes), Reference(model).logits(mel)
     )
@@ -190,7 +207,9 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         "size_t arena_bytes(void) { return quads_model.plan.arena_bytes; }\n"
         "size_t model_bytes(void) { return sizeof(quads_model_t); }\n"
     )
-    return compile_shared([shim, out / "model_data.c", *RUNTIME], [out, *INCLUDES], out, "gcc")
+    return compile_shared(
+        [shim, out / "model_data.c", *RUNTIME, *FRONTEND], [out, *INCLUDES], out, "gcc"
+    )
 
 
 class _Stream:
@@ -423,9 +442,7 @@ def test_decode_reads_the_documented_bytes(
 
 @pytest.mark.parametrize("bits", model_format.BITS)
 @pytest.mark.parametrize(("first", "count"), [(0, 4), (4, 4), (3, 2), (8, 1)])
-def test_decode_finds_its_rows(
-    library: ctypes.CDLL, bits: int, first: int, count: int
-) -> None:
+def test_decode_finds_its_rows(library: ctypes.CDLL, bits: int, first: int, count: int) -> None:
     w = _Weights(9, 40, bits, per_channel=False)
     library.quads_decode_rows(ctypes.byref(w.struct), _size(first), _size(count), _p(w.tile))
     found = w.tile.reshape(40, 4).T[:count]
@@ -458,9 +475,7 @@ def test_linear_s8(
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("per_channel", [False, True])
 @pytest.mark.parametrize("rows", [1, 2, 5])
-def test_linear_add_s16(
-    library: ctypes.CDLL, rows: int, per_channel: bool, fill: str
-) -> None:
+def test_linear_add_s16(library: ctypes.CDLL, rows: int, per_channel: bool, fill: str) -> None:
     rng = np.random.default_rng(rows)
     w = _Weights(24, 96, 3, per_channel=per_channel)
     x = FILLS[fill](rng, rows, 96)
@@ -516,7 +531,9 @@ def _layer_norm(
     root = math.isqrt(vs << n if n >= 0 else vs >> -n)
     inverse = (math.isqrt(d << 52) // root) << 2
     h = [((c << 14 + n // 2) * inverse + 2**31) >> 32 for c in centered]
-    scaled = [(a * g + b + 2 ** (shift - 1)) >> shift for a, g, b in zip(h, gamma, beta, strict=True)]
+    scaled = [
+        (a * g + b + 2 ** (shift - 1)) >> shift for a, g, b in zip(h, gamma, beta, strict=True)
+    ]
     return [min(127, max(-128, value)) for value in scaled]
 
 
@@ -588,9 +605,7 @@ def test_attention_scores(library: ctypes.CDLL, n_tokens: int, fill: str) -> Non
 @pytest.mark.parametrize("fill", FILLS)
 @pytest.mark.parametrize("n_tokens", [1, 2, 101, model_format.MAX_TOKENS])
 @pytest.mark.parametrize("multiplier", [1, 4096, 12_000, 2**24 - 1])
-def test_attention_values(
-    library: ctypes.CDLL, multiplier: int, n_tokens: int, fill: str
-) -> None:
+def test_attention_values(library: ctypes.CDLL, multiplier: int, n_tokens: int, fill: str) -> None:
     rng = np.random.default_rng(n_tokens)
     for uniform in (True, False):
         exps = np.full(n_tokens, 8192) if uniform else rng.integers(0, 8193, n_tokens)

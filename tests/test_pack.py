@@ -15,14 +15,17 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file, save_file
+from tiny_run import tiny_run
 
 from quads_mcu import model_format
+from quads_mcu.audio.frontend import features
 from quads_mcu.config import TrainSection
 from quads_mcu.errors import ExportError
 from quads_mcu.export import pack
 from quads_mcu.export.pack import Grid, PackedSource
 from quads_mcu.export.reference import Reference
-from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model.dimensions import Dimensions, dimensions
+from quads_mcu.run_dir import RunDir
 from quads_mcu.training import evaluation, trainer
 from quads_mcu.training.problem import Batch, Problem, Split
 
@@ -228,6 +231,79 @@ def test_refuses_files(tmp_path: Path, run_dir: Path) -> None:
     refused("codebook.head.indices' is missing")
 
 
-def test_packing_needs_no_torch() -> None:
-    code = "import sys, quads_mcu.export.pack; sys.exit('torch' in sys.modules)"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+def test_way_out_of_a_factor_out_of_range(run_dir: Path) -> None:
+    source = pack.load_packed_source(run_dir)
+    with pytest.raises(ExportError) as caught:
+        pack.pack_source(changed(source, "factor"))
+    assert "train again with --restart and a lower [train] lr_quant" in str(caught.value)
+
+
+@pytest.mark.parametrize(("factor", "fits"), [(0.499, True), (0.5, False), (0.501, False)])
+def test_requantization_factor_at_its_limit(run_dir: Path, factor: float, fits: bool) -> None:
+    source = pack.load_packed_source(run_dir)
+    packed = pack.pack_source(source).conv1
+    grids = dict(source.grids)
+    grids["conv1"] = Grid(packed.weight_scale * packed.input_scale / factor)
+    source = dataclasses.replace(source, grids=grids)
+    if fits:
+        assert pack.pack_source(source).conv1.multiplier.tolist() == [round(factor * 2**32)]
+        return
+    with pytest.raises(ExportError, match=r"conv1: requantization factor 0\.5.*, limit 0\.5"):
+        pack.pack_source(source)
+
+
+# A run of the whole training command, on sound.
+
+
+@pytest.fixture(scope="module")
+def sound_run(tmp_path_factory: pytest.TempPathFactory) -> RunDir:
+    return tiny_run(tmp_path_factory.mktemp("tones"))
+
+
+def utterances(run: RunDir) -> np.ndarray[Any, np.dtype[np.int8]]:
+    """Features of the run's own recordings, and each of them at lower levels."""
+    config = run.config()
+    dims = dimensions("d64x2", n_mels=40, window_s=config.audio.window_s, n_classes=3)
+    paths = sorted(config.root.glob("*.wav"), key=lambda path: int(path.stem))
+    pcm = np.stack([np.frombuffer(path.read_bytes()[44:], "<i2") for path in paths])
+    levels = np.concatenate([pcm, pcm // 10, pcm // 100]).astype(np.int16)
+    return features(levels, dims.n_mels, dims.n_frames)
+
+
+def test_trained_on_sound_integers_agree_with_the_simulation(sound_run: RunDir) -> None:
+    mel = utterances(sound_run)
+    assert len(mel) == 144
+    simulated = evaluation.quantized_logits(sound_run.path, mel)
+    assert len(np.unique(simulated.argmax(1))) == 3
+    integers = Reference(pack.pack(sound_run.path)).logits(mel)
+    assert (integers.argmax(1) == simulated.argmax(1)).mean() >= 0.97
+    for found, expected in zip(integers.T, simulated.T, strict=True):
+        assert np.corrcoef(found, expected)[0, 1] > 0.99
+
+
+@pytest.mark.parametrize("bits", [8, 4, 3, 2])
+def test_matrices_hold_no_more_weights_than_the_bits_allow(tmp_path: Path, bits: int) -> None:
+    train(tmp_path, SIZES["small"], bits)
+    for name, linear in pack.pack(tmp_path).linears():
+        assert linear.centroids.shape == (2**bits,)
+        assert 2 <= len(np.unique(linear.weights)) <= 2**bits, name
+
+
+def test_same_run_same_model(sound_run: RunDir) -> None:
+    first, second = pack.pack(sound_run.path), pack.pack(sound_run.path)
+    assert first.model_hash == second.model_hash
+    assert first.provenance == second.provenance
+
+
+def test_packing_needs_no_torch(sound_run: RunDir) -> None:
+    code = (
+        "import sys\n"
+        "from pathlib import Path\n"
+        "from quads_mcu.export import pack\n"
+        "print(pack.pack(Path(sys.argv[1])).model_hash)\n"
+        "assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, str(sound_run.path)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == pack.pack(sound_run.path).model_hash

@@ -194,9 +194,11 @@ def test_calibration_covers_every_site_and_ties_the_scales() -> None:
     assert ratio == pytest.approx(round(ratio)) and ratio >= 1
     ratio = grids["layers.0.value"].scale / grids["layers.0.attention"].scale * 4096
     assert ratio == pytest.approx(round(ratio))
-    floor = 2 * grids["residual"].scale
-    again = activations.calibrate(lambda site: student(mel, site), floor)
-    assert again["residual"].scale == floor
+    scales = {"conv1": 1.0, "layers.0.output": 2.0, "head": 9.0}
+    again = activations.calibrate(lambda site: student(mel, site), scales)
+    assert again["conv1"].scale >= 2 / 80
+    assert again["residual"].scale >= 2 * 2 * grids["layers.0.attention"].scale
+    assert again["norm"] == grids["norm"]
 
 
 def test_calibration_scale_has_least_error() -> None:

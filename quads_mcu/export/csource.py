@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import os
 import re
-import tempfile
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,6 +17,7 @@ from quads_mcu.export import planner
 from quads_mcu.model.dimensions import FRAMES_PER_S
 from quads_mcu.model_format import PackedLinear, PackedModel
 from quads_mcu.paths import data_dir
+from quads_mcu.run_dir import write_text
 
 C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
 BYTES_PER_LINE = 16
@@ -88,9 +87,8 @@ def write_sources(model: PackedModel, out_dir: Path) -> None:
         "frontend_tables.h": frontend_source.render(model.dims.n_mels),
         "quads_protocol.h": protocol_source.render(),
     }
-    out_dir.mkdir(parents=True, exist_ok=True)
     for name, text in files.items():
-        _write(out_dir / name, text)
+        write_text(out_dir / name, text)
 
 
 def intent_names(labels: Sequence[str]) -> list[str]:
@@ -134,9 +132,11 @@ def _summary(model: PackedModel) -> dict[str, Any]:
 def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
     n_out, n_in = linear.indices.shape
     constants = linear.centroids.nbytes + linear.bias.nbytes + linear.multiplier.nbytes
-    multipliers = sorted({int(linear.multiplier.min()), int(linear.multiplier.max())}) if (
-        linear.multiplier.size
-    ) else ["none"]
+    multipliers = (
+        sorted({int(linear.multiplier.min()), int(linear.multiplier.max())})
+        if (linear.multiplier.size)
+        else ["none"]
+    )
     return {
         "name": name,
         "n_out": n_out,
@@ -151,13 +151,16 @@ def _data(model: PackedModel, intents: list[str]) -> dict[str, Any]:
     digest = np.frombuffer(bytes.fromhex(model.model_hash), dtype=np.uint8)
     return {
         "arrays": [
-            _array(name, tensor) for name, tensor in model_format.tensors(model).items()
+            _array(name, tensor)
+            for name, tensor in model_format.tensors(model).items()
             if tensor.size
         ],
         "linears": dict(model.linears()),
         "norms": dict(model.norms()),
         "layers": model.layers,
-        "labels": [(name, c_string(text)) for name, text in zip(intents, model.labels, strict=True)],
+        "labels": [
+            (name, c_string(text)) for name, text in zip(intents, model.labels, strict=True)
+        ],
         "hash_bytes": _values(digest, indent=8),
         "sqrt_d": model_format.norm_sqrt_d(model.dims.d_model),
         "c_name": _c_name,
@@ -213,14 +216,3 @@ def _render(template: str, values: Mapping[str, Any]) -> str:
         keep_trailing_newline=True,
     )
     return environment.get_template(template).render(values)
-
-
-def _write(path: Path, text: str) -> None:
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise

@@ -32,8 +32,8 @@ _HEAD = """\
 Rendered from `quads_mcu/model_format.py`; a test keeps this page and the code equal. What the
 numbers mean: [arithmetic.md](arithmetic.md).
 
-`model.quads` is one [safetensors](https://github.com/huggingface/safetensors) file. Its metadata
-has one entry, `quads`, a JSON object with `format_version`, `dims` ({dims}), `labels`, `scalars`,
+`model.safetensors` is one [safetensors](https://github.com/huggingface/safetensors) file. Its
+metadata has one entry, `quads`, a JSON object with `format_version`, `dims` ({dims}), `labels`, `scalars`,
 `provenance` (free text about where the model comes from) and `model_hash` (SHA-256 over everything
 but the provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
 values that break a bound of the arithmetic, and contents that do not match the hash.
@@ -50,8 +50,8 @@ layer repeats the tensors of `layers.0`.
 _PACKING = """
 ## Packed indices
 
-`weight[n][k] = centroids[index[n][k]]`, indices of {bits} bits, `2^bits` centroids. Row-major, each
-row padded to whole bytes with zero bits; within a row, index `k` occupies bits `k·bits` to
+`weight[n][k] = centroids[index[n][k]]`, indices of {bits} bits, `2^bits` centroids. Row-major,
+each row padded to whole bytes with zero bits; within a row, index `k` occupies bits `k·bits` to
 `k·bits + bits − 1` of the row read as one little-endian bit string.
 
 | bits | indices of one row | bytes |
@@ -81,7 +81,7 @@ def render_format_doc() -> str:
         f"| `{spec.name}` | {spec.dtype} | {_shape(spec.shape)} |\n"
         for spec in model_format.tensor_specs(dims, bits)
     )
-    packing = _PACKING.format(bits=", ".join(map(str, sorted(model_format.BITS))))
+    packing = _PACKING.format(bits=" or ".join(map(str, sorted(model_format.BITS))))
     examples = "".join(_packing_row(b, indices) for b, indices in _EXAMPLES)
     return head + tensors + _scalar_table() + packing + examples
 

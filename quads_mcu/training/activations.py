@@ -23,13 +23,27 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from quads_mcu.model.encoder import Site
-from quads_mcu.model_format import POOLED_MAX
+from quads_mcu.model_format import MEL_SCALE, POOLED_MAX
 
 # value_multiplier of docs/arithmetic.md, section 6, has 12 fraction bits.
 VALUE_ONE = 1 << 12
 # The residual stream and the pooled features get this much room above what calibration saw.
 _HEADROOM = 1.5
 _SAMPLES = 1 << 15
+# Weights may grow this much after calibration before requantization overflows.
+_FACTOR_ROOM = 1.5
+# Where a matrix takes its input from and what it adds to, by the last part of its name.
+_INPUTS = {
+    "conv1": "mel",
+    "conv2": "conv1_gelu",
+    "query": "attention_norm",
+    "key": "attention_norm",
+    "value": "attention_norm",
+    "output": "attention",
+    "feed_forward_1": "feed_forward_norm",
+    "feed_forward_2": "gelu",
+}
+_OUTPUTS = {"output": "residual", "feed_forward_2": "residual"}
 _CLIP_RATIOS = 0.5 ** (torch.arange(0, 25) / 8)
 
 
@@ -58,7 +72,9 @@ def fake_quantize(grids: Grids) -> Site:
     return lambda name, values: grids[name].fake_quantize(values)
 
 
-def calibrate(run: Callable[[Site], object], residual_floor: float = 0.0) -> dict[str, Grid]:
+def calibrate(
+    run: Callable[[Site], object], weight_scales: Mapping[str, float] | None = None
+) -> dict[str, Grid]:
     """Choose a grid per site.
 
     Int8 scales minimize the squared error of the rounded values (before a GELU: of its output);
@@ -66,7 +82,8 @@ def calibrate(run: Callable[[Site], object], residual_floor: float = 0.0) -> dic
 
     Args:
         run: computes the model on calibration data with the site it is given.
-        residual_floor: smallest residual scale allowed (requantization stays below 0.5).
+        weight_scales: of int8 centroids by name of `model_format.linear_shapes`. A result's scale
+            is kept above input scale * weight scale * 2, what requantization can express.
     Returns:
         Grids by site name; positions and attention tied to the residual's and value's scales as
         the device's integer multipliers demand.
@@ -84,8 +101,8 @@ def calibrate(run: Callable[[Site], object], residual_floor: float = 0.0) -> dic
         run(record)
     merged = {name: torch.cat(parts) for name, parts in samples.items()}
     grids = {name: _grid(name, values) for name, values in merged.items()}
-    residual = grids["residual"]
-    grids["residual"] = replace(residual, scale=max(residual.scale, residual_floor))
+    for linear, weight_scale in (weight_scales or {}).items():
+        _keep_above(grids, linear, weight_scale)
     return _tied(grids, float(merged["positions"].abs().max()))
 
 
@@ -126,6 +143,20 @@ def _same(values: Tensor) -> Tensor:
 
 def _gelu(values: Tensor) -> Tensor:
     return F.gelu(values, approximate="tanh")
+
+
+def _keep_above(grids: dict[str, Grid], linear: str, weight_scale: float) -> None:
+    prefix, _, part = linear.rpartition(".")
+    source = _INPUTS.get(part)
+    if source is None:
+        return
+    x, y = (
+        f"{prefix}.{name}" if prefix and name != "residual" else name
+        for name in (source, _OUTPUTS.get(part, part))
+    )
+    scale = MEL_SCALE if x == "mel" else grids[x].scale
+    floor = _FACTOR_ROOM * 2 * scale * weight_scale
+    grids[y] = replace(grids[y], scale=max(grids[y].scale, floor))
 
 
 def _tied(grids: dict[str, Grid], largest_position: float) -> dict[str, Grid]:

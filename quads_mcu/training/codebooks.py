@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
 from quads_mcu.model import codebook
@@ -95,6 +94,10 @@ class Codebooks:
         for name, latent in latents(student).items():
             latent.copy_(self.centroids[name][self.indices[name]])
 
+    def int8_scales(self) -> dict[str, float]:
+        """Return the scale of each codebook's int8 centroids."""
+        return {name: float(_int8_scale(value)) for name, value in self.centroids.items()}
+
     def state(self) -> dict[str, Tensor]:
         """Return tensors for a checkpoint; indices as uint8."""
         found = {f"{name}.centroids": value.detach() for name, value in self.centroids.items()}
@@ -116,11 +119,10 @@ def latents(student: Student) -> dict[str, Tensor]:
 
 def _snap(centroids: Tensor) -> Tensor:
     """Round to int8 steps of the greatest magnitude / 127, straight through."""
-    scale = centroids.detach().abs().max().clamp_min(1e-12) / codebook.INT8_MAX
+    scale = _int8_scale(centroids)
     rounded = (centroids.detach() / scale).round() * scale
     return centroids + (rounded - centroids).detach()
 
 
-def int8_centroids(centroids: Tensor) -> tuple[NDArray[np.int8], float]:
-    """Return what `_snap` rounds to: int8 centroids and their scale."""
-    return codebook.to_int8(centroids.detach().numpy())
+def _int8_scale(centroids: Tensor) -> Tensor:
+    return centroids.detach().abs().max().clamp_min(1e-12) / codebook.INT8_MAX

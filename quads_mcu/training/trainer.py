@@ -143,7 +143,8 @@ class Trainer:
         mel = real_mel(self._calibration_mel())
         weights = codebooks.weights(self.student, int8=True)
         return activations.calibrate(
-            lambda site: functional_call(self.student, weights, (mel, site))
+            lambda site: functional_call(self.student, weights, (mel, site)),
+            codebooks.int8_scales(),
         )
 
     def _calibration_mel(self) -> Mel:

@@ -1,0 +1,228 @@
+"""Building firmware: sizes, toolchains, failures, and the counter of the emulated board."""
+
+import re
+import shutil
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from c_build import FIRMWARE, require_tool
+from firmware_build import built, model, require, source_dir
+
+from quads_mcu import model_format
+from quads_mcu.device import boards, build, flash
+from quads_mcu.device.client import Client
+from quads_mcu.device.elf import Elf
+from quads_mcu.device.link import Link
+from quads_mcu.errors import BuildError
+from quads_mcu.export import planner
+
+HOST = boards.load("host")
+AN386 = boards.load("qemu-an386")
+
+
+@pytest.mark.parametrize(
+    ("board", "tool"), [("host", "size"), ("qemu-an386", "arm-none-eabi-size")]
+)
+def test_sizes_agree_with_binutils(board: str, tool: str) -> None:
+    require_tool(tool)
+    found = built(board)
+    lines = subprocess.run([tool, str(found.elf)], capture_output=True, text=True, check=True)
+    text, data, bss = map(int, lines.stdout.splitlines()[1].split()[:3])  # text with constants
+    assert (found.text + found.rodata, found.data, found.bss) == (text, data, bss)
+    assert found.flash_bytes == text + data
+    assert found.ram_bytes == data + bss
+
+
+@pytest.mark.parametrize("board", ["host", "qemu-an386"])
+def test_linked_weights_are_those_of_the_model(board: str) -> None:
+    assert built(board).weight_bytes == sum(model_format.weight_bytes(model()).values())
+
+
+def test_prediction_from_the_board_file_holds() -> None:
+    found = built("qemu-an386")
+    flash_bytes = found.weight_bytes + AN386.runtime_flash_bytes
+    arena = planner.plan(model().dims).arena_bytes
+    assert found.flash_bytes == pytest.approx(flash_bytes, abs=2000)
+    assert found.ram_bytes == pytest.approx(
+        arena + AN386.stack_bytes + AN386.runtime_ram_bytes, abs=200
+    )
+
+
+def test_summary_is_stored_beside_the_elf() -> None:
+    found = built("host")
+    assert build.Build.read(found.elf.parent) == found
+
+
+def test_no_summary(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="holds no build"):
+        build.Build.read(tmp_path)
+    (tmp_path / build.SUMMARY_NAME).write_text('{"text": 1}')
+    with pytest.raises(BuildError, match="build again"):
+        build.Build.read(tmp_path)
+
+
+def test_build_id_follows_source_and_options(tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    shutil.copytree(source_dir(), copy)
+    first = build.build(HOST, copy, tmp_path / "a").build_id
+    assert first == build.build(HOST, copy, tmp_path / "b").build_id == built("host").build_id
+    header = copy / "model.h"
+    header.write_text(header.read_text() + "/* changed */\n")
+    assert build.build(HOST, copy, tmp_path / "a").build_id != first
+
+
+@pytest.mark.parametrize("compiler", ["gcc", "clang"])
+def test_compilers_without_warnings(tmp_path: Path, compiler: str) -> None:
+    require_tool(compiler)
+    assert build.build(HOST, source_dir(), tmp_path, compiler=compiler).elf.is_file()
+
+
+@pytest.mark.slow
+def test_without_a_system_compiler(tmp_path: Path) -> None:
+    """`pip install ziglang` is enough: the last candidate of the host board."""
+    pytest.importorskip("ziglang")
+    zig = HOST.toolchain.compilers[-1]
+    assert zig == "python -m ziglang cc"
+    found = build.build(HOST, source_dir(), tmp_path, compiler=zig)
+    with flash.open_board(HOST, found.elf) as client:
+        client.check(model().model_hash)
+
+
+def test_progress_counts_to_the_end(tmp_path: Path) -> None:
+    seen: list[tuple[float, float]] = []
+    build.build(HOST, source_dir(), tmp_path, progress=lambda _, done, n: seen.append((done, n)))
+    assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
+    assert seen[-1][0] == seen[-1][1]
+
+
+# --- failures -------------------------------------------------------------------------------
+
+
+def test_missing_toolchain_names_it_and_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(BuildError) as caught:
+        build.find_compiler(AN386)
+    message = str(caught.value)
+    for part in ("arm-none-eabi-gcc", "qemu-an386", "apt install gcc-arm-none-eabi", "host"):
+        assert part in message
+
+
+def test_nothing_exported(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="quads-mcu export"):
+        build.build(HOST, tmp_path, tmp_path / "out")
+
+
+def test_sanitizers_are_for_the_host(tmp_path: Path) -> None:
+    with pytest.raises(BuildError, match="host only"):
+        build.build(AN386, source_dir(), tmp_path, sanitize=True)
+
+
+def test_first_errors_are_shown_and_the_old_firmware_stays(tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    shutil.copytree(source_dir(), copy)
+    old = build.build(HOST, copy, tmp_path / "out")
+    content = old.elf.read_bytes()
+    (copy / "broken.c").write_text("int x = nonsense;\n")
+    with pytest.raises(BuildError, match=r"broken\.c does not compile: .*nonsense"):
+        build.build(HOST, copy, tmp_path / "out")
+    assert old.elf.read_bytes() == content
+    assert not list((tmp_path / "out").glob("link-*"))
+
+
+def test_a_model_of_another_format_does_not_compile(tmp_path: Path) -> None:
+    copy = tmp_path / "source"
+    shutil.copytree(source_dir(), copy)
+    header = copy / "quads_format.h"
+    text = header.read_text()
+    header.write_text(re.sub(r"(#define QUADS_FORMAT_VERSION) \d+", r"\1 999", text))
+    with pytest.raises(BuildError, match="export the model again"):
+        build.build(HOST, copy, tmp_path / "out")
+
+
+@pytest.mark.parametrize("region", [0, 1], ids=["flash", "ram"])
+def test_overflow_names_the_region(tmp_path: Path, region: int) -> None:
+    require(AN386)
+    memory = list(AN386.memory)
+    memory[region] = replace(memory[region], size_bytes=8192)
+    small = replace(AN386, memory=tuple(memory))
+    with pytest.raises(BuildError) as caught:
+        build.build(small, source_dir(), tmp_path)
+    found = re.match(
+        rf"{memory[region].name} of qemu-an386: ([\d,]+) bytes needed, 8,192 available",
+        str(caught.value),
+    )
+    assert found and int(found[1].replace(",", "")) > 8192
+    assert not (tmp_path / build.FIRMWARE_NAME).exists()
+
+
+@pytest.mark.parametrize(
+    "content", [b"", b"\x7fELF", b"MZ" + bytes(100), b"\x7fELF\x01\x01" + b"\xff" * 90]
+)
+def test_what_is_no_elf_file(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "x"
+    path.write_bytes(content)
+    with pytest.raises(BuildError):
+        Elf(path).sizes()
+
+
+# --- the emulated board's counter -----------------------------------------------------------
+
+COUNTED = """
+#include "quads_link.h"
+#include "quads_port.h"
+
+static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
+  (void)context;
+  quads_port_write(bytes, n_bytes);
+}
+
+/* subs and bne: two instructions per turn. Echoes the ticks of `payload` turns. */
+static void count(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  uint32_t turns = quads_read_u32(request->payload);
+  const uint32_t start = quads_port_ticks();
+  __asm__ volatile("1: subs %0, %0, #1\\n\\tbne 1b" : "+r"(turns) : : "cc");
+  const uint32_t ticks = quads_port_ticks() - start;
+  (void)context;
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u32(answer, ticks);
+}
+
+int main(void) {
+  static uint8_t frame[64];
+  static quads_link_t device_link;
+  static const quads_handler_t handlers[QUADS_MESSAGES] = {[QUADS_MESSAGE_ECHO] = count};
+  quads_port_init(0, NULL);
+  quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);
+  for (;;) {
+    uint8_t byte;
+    if (quads_port_read(&byte, 1) == 0) {
+      quads_port_idle();
+    } else {
+      quads_link_feed(&device_link, &byte, 1);
+    }
+  }
+}
+"""
+
+
+def test_ticks_are_instructions(tmp_path: Path) -> None:
+    require(AN386)
+    main = tmp_path / "main.c"
+    main.write_text(COUNTED)
+    sources = [main, FIRMWARE / "src" / "protocol.c", *(FIRMWARE / "ports" / "cmsdk").glob("*.c")]
+    includes = [source_dir(), FIRMWARE / "include", FIRMWARE / "ports"]
+    found = build.compile_and_link(AN386, sources, includes, tmp_path / "out")
+
+    def instructions(client: Client, turns: int) -> float:
+        ticks = int.from_bytes(client.echo(turns.to_bytes(4, "little")), "little")
+        return (
+            ticks * AN386.defines["QUADS_TICK_NUMERATOR"] / AN386.defines["QUADS_TICK_DENOMINATOR"]
+        )
+
+    with flash.start(AN386, found.elf) as session, Link(session.url) as link:
+        client = Client(link)
+        short, long = instructions(client, 1_000), instructions(client, 1_001_000)
+        assert long - short == pytest.approx(2_000_000, abs=2)
+        assert instructions(client, 1_001_000) == pytest.approx(long, abs=1)

@@ -1,0 +1,119 @@
+"""The arena planner: nothing that lives at the same time may overlap."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from quads_mcu.export import planner
+from quads_mcu.model.dimensions import PRESETS, Dimensions, dimensions
+
+# Which tensors the encoder holds at once, written down from docs/arithmetic.md, section 8, and not
+# taken from the planner. A convolution reads mel and writes the residual through rows of conv1.
+LIVE = {
+    "convolutions": {"mel", "residual", "conv", "tile"},
+    "projections": {"mel", "residual", "normalized", "attention", "key", "value", "tile"},
+    "products": {"mel", "residual", "attention", "key", "value", "scores", "exps"},
+    "output": {"mel", "residual", "attention", "tile"},
+    "feed_forward": {"mel", "residual", "normalized", "hidden", "tile"},
+    "pool": {"mel", "residual", "normalized", "sums"},
+    "head": {"mel", "sums", "pooled", "tile"},
+}
+# Stays alone: the features can be read back after an inference, and inferred from again.
+NEVER_SHARED = "mel"
+
+
+@st.composite
+def all_dimensions(draw: st.DrawFn) -> Dimensions:
+    n_heads = draw(st.integers(1, 20))
+    d_head = 8 * draw(st.integers(1, min(16, 160 // n_heads)))
+    dims = Dimensions(
+        n_mels=8 * draw(st.integers(1, 16)),
+        n_frames=2 * draw(st.one_of(st.integers(1, 8), st.integers(1, 1500))),
+        d_model=n_heads * d_head,
+        n_heads=n_heads,
+        n_layers=draw(st.integers(1, 32)),
+        n_classes=draw(st.integers(2, 4096)),
+    )
+    assert dims.problem() is None
+    return dims
+
+
+@given(all_dimensions())
+def test_tensors_needed_together_do_not_overlap(dims: Dimensions) -> None:
+    placed = {tensor.name: tensor for tensor in planner.plan(dims).tensors}
+    assert set(placed) == set.union(*LIVE.values())
+    for names in LIVE.values():
+        for one, other in itertools.combinations(sorted(names), 2):
+            first, second = placed[one], placed[other]
+            assert first.end <= second.offset or second.end <= first.offset, (one, other)
+
+
+@given(all_dimensions())
+def test_features_share_memory_with_nothing(dims: Dimensions) -> None:
+    tensors = planner.plan(dims).tensors
+    (mel,) = (tensor for tensor in tensors if tensor.name == NEVER_SHARED)
+    for tensor in tensors:
+        assert tensor is mel or tensor.end <= mel.offset or tensor.offset >= mel.end
+
+
+@given(all_dimensions())
+def test_layout_is_aligned_and_the_arena_ends_with_it(dims: Dimensions) -> None:
+    plan = planner.plan(dims)
+    assert all(tensor.offset % 8 == 0 for tensor in plan.tensors)
+    assert min(tensor.offset for tensor in plan.tensors) == 0
+    assert plan.arena_bytes == max(tensor.offset + tensor.bytes for tensor in plan.tensors)
+    assert plan.arena_bytes >= max(plan.step_bytes().values())
+    assert plan.offsets == {tensor.name: tensor.offset for tensor in plan.tensors}
+
+
+@given(all_dimensions())
+def test_tensors_hold_what_the_encoder_writes(dims: Dimensions) -> None:
+    """Element counts times element sizes: int8, but for what docs/arithmetic.md says is wider."""
+    plan = planner.plan(dims)
+    t, d, d_head = dims.n_frames // 2, dims.d_model, dims.d_model // dims.n_heads
+    needed = {
+        "mel": (dims.n_frames + 2) * dims.n_mels,
+        "residual": t * d * 2,
+        "conv": (2 * plan.conv_block + 1) * d,
+        "normalized": plan.token_block * d,
+        "attention": t * d,
+        "key": t * d_head,
+        "value": t * d_head,
+        "scores": t * 4,
+        "exps": t * 2,
+        "hidden": plan.token_block * 4 * d,
+        "sums": d * 4,
+        "pooled": d * 2,
+        "tile": 4 * max(4 * d, 3 * dims.n_mels),
+    }
+    assert 1 <= plan.conv_block <= t
+    assert 1 <= plan.token_block <= t
+    for tensor in plan.tensors:
+        assert needed[tensor.name] <= tensor.bytes < needed[tensor.name] + 8, tensor.name
+
+
+@pytest.mark.parametrize("preset", PRESETS)
+@pytest.mark.parametrize("n_mels", [40, 80])
+@pytest.mark.parametrize("window_s", [0.5, 1.0, 2.0, 3.0, 5.0])
+def test_presets_leave_no_gaps(preset: str, n_mels: int, window_s: float) -> None:
+    """What is needed in the fullest step is a lower bound of any arena."""
+    plan = planner.plan(dimensions(preset, n_mels=n_mels, window_s=window_s, n_classes=31))
+    assert plan.arena_bytes == max(plan.step_bytes().values())
+
+
+@pytest.mark.parametrize(
+    ("n_mels", "window_s", "limit_bytes"), [(40, 2.0, 47 * 1024), (80, 3.0, 82 * 1024)]
+)
+def test_known_sizes(n_mels: int, window_s: float, limit_bytes: int) -> None:
+    dims = dimensions("d96x2", n_mels=n_mels, window_s=window_s, n_classes=31)
+    assert planner.plan(dims).arena_bytes < limit_bytes
+
+
+def test_plans_do_not_depend_on_layers_or_classes() -> None:
+    small = planner.plan(Dimensions(40, 200, 96, 3, 1, 2))
+    assert planner.plan(Dimensions(40, 200, 96, 3, 32, 2)) == small
+    assert planner.plan(Dimensions(40, 200, 96, 3, 1, 4096)) == small
