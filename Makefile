@@ -9,7 +9,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test lint format test-fast bench examples clean
+.PHONY: setup demo test test-fast bench lint format clean
 setup:
 	@bash .ci/setup
 
@@ -21,6 +21,9 @@ test: lint
 
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests
+
+bench: demo
+	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
 
 lint: setup
 	.venv/bin/ruff format --check quads_mcu hil_tests tests benchmarks

@@ -43,6 +43,13 @@ def main() -> None:
 
         console.error(str(problem))
         sys.exit(problem.exit_code)
+    except ModuleNotFoundError as missing:
+        if missing.name != "torch":
+            raise
+        from quads_mcu import console
+
+        console.error("this needs torch, which is not installed; pip install 'quads-mcu[train]'")
+        sys.exit(1)
 
 
 def _version(wanted: bool) -> None:

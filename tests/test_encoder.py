@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import itertools
 import math
 import subprocess
 from collections.abc import Callable
@@ -164,6 +165,44 @@ def test_random_models_use_the_ranges_of_their_activations() -> None:
         if values.size >= 1000 and np.abs(values).max() <= 128:
             assert np.mean((values == 127) | (values == -128)) < 0.3, f"{name} saturates"
             assert len(np.unique(values)) > 40, f"{name} is nearly constant"
+
+
+# Every core compiles the same sources.
+
+WARNINGS = ("-Wsign-conversion", "-Wdouble-promotion", "-Wshadow", "-Wcast-align")
+CORES = {
+    "host gcc": ["gcc", "-O3"],
+    "host clang": ["clang", "-O2"],
+    "cortex-m0plus": ["arm-none-eabi-gcc", "-O2", "-mcpu=cortex-m0plus", "-mthumb"],
+    "cortex-m4": [
+        "arm-none-eabi-gcc", "-O2", "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard",
+        "-mfpu=fpv4-sp-d16",
+    ],
+    "cortex-m7": [
+        "arm-none-eabi-gcc", "-O2", "-mcpu=cortex-m7", "-mthumb", "-mfloat-abi=hard",
+        "-mfpu=fpv5-sp-d16",
+    ],
+    "cortex-m33": [
+        "arm-none-eabi-gcc", "-Os", "-mcpu=cortex-m33", "-mthumb", "-mfloat-abi=hard",
+        "-mfpu=fpv5-sp-d16",
+    ],
+    "cortex-m55": [
+        "arm-none-eabi-gcc", "-O3", "-mcpu=cortex-m55", "-mthumb", "-mfloat-abi=hard",
+        "-mfpu=auto",
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("core", CORES)
+def test_runtime_and_model_compile_without_warnings(core: str, tmp_path: Path) -> None:
+    require_tool(CORES[core][0])
+    csource.write_sources(random_model(SMALL, seed=4), tmp_path)
+    includes = [f"-I{directory}" for directory in (tmp_path, *INCLUDES)]
+    command = [*CORES[core], *STRICT_FLAGS, *WARNINGS, *includes, "-c", "model_data.c"]
+    done = subprocess.run(
+        [*command, *map(str, RUNTIME)], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 # The streaming interface.
@@ -354,7 +393,7 @@ def test_observer_sees_every_change_of_stage(stream: _Stream) -> None:
     assert seen[0] == stages.index("convolutions")
     assert seen[-1] == len(stages)
     assert set(seen) == set(range(1, len(stages) + 1))
-    assert all(a != b for a, b in zip(seen, seen[1:], strict=False))
+    assert all(a != b for a, b in itertools.pairwise(seen))
 
 
 @pytest.mark.parametrize(

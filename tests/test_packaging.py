@@ -15,7 +15,8 @@ import pytest
 from c_build import REPOSITORY, require_tool
 from tiny_run import tiny_run
 
-from quads_mcu import __version__
+from quads_mcu import __version__, config
+from quads_mcu.run_dir import RunDir
 
 pytestmark = pytest.mark.slow
 
@@ -119,9 +120,16 @@ def test_exports_and_builds_a_trained_run(installed: Run, tmp_path: Path) -> Non
     assert os.access(program, os.X_OK)
 
 
-def test_says_what_training_needs(installed: Run, tmp_path: Path) -> None:
+def test_names_the_extra_that_is_missing(installed: Run, tmp_path: Path) -> None:
     (tmp_path / "quads.toml").write_text("[project]\nname = 'x'\n")
-    done = installed("quads-mcu", "train", "--project", str(tmp_path))
-    assert done.returncode == 1
-    assert "quads-mcu[train]" in done.stderr
-    assert "Traceback" not in done.stderr
+    run = RunDir(tmp_path / "run")
+    run.write_config(config.load(tmp_path))
+    needs = {
+        "quads-mcu[train]": ("train", "--project", str(tmp_path)),
+        "quads-mcu[hil]": ("test", "--run", str(run.path), "--target", "host"),
+    }
+    for extra, arguments in needs.items():
+        done = installed("quads-mcu", *arguments)
+        assert done.returncode == 1
+        assert f"pip install '{extra}'" in done.stderr
+        assert len(done.stderr.strip().splitlines()) == 1

@@ -107,9 +107,8 @@ static int window_close_if_complete(void) {
     return QUADS_OK;
   }
   enter_stage(NULL, QUADS_STAGE_FRONTEND);
-  const int error = window.kind == KIND_PCM
-                        ? quads_close(&runtime)
-                        : quads_set_features(&runtime, received_features());
+  const int error = window.kind == KIND_PCM ? quads_close(&runtime)
+                                            : quads_set_features(&runtime, received_features());
   enter_stage(NULL, QUADS_STAGE_END);
   if (error == QUADS_OK) {
     window.phase = CLOSED;
@@ -321,10 +320,10 @@ static void echo(void *context, const quads_request_t *request, quads_sender_t *
 }
 
 static const quads_handler_t handlers[QUADS_MESSAGES] = {
-    [QUADS_MESSAGE_HELLO] = hello, [QUADS_MESSAGE_BEGIN] = begin,
-    [QUADS_MESSAGE_CHUNK] = chunk, [QUADS_MESSAGE_CLIP] = clip,
+    [QUADS_MESSAGE_HELLO] = hello,       [QUADS_MESSAGE_BEGIN] = begin,
+    [QUADS_MESSAGE_CHUNK] = chunk,       [QUADS_MESSAGE_CLIP] = clip,
     [QUADS_MESSAGE_FEATURES] = features, [QUADS_MESSAGE_INFER] = infer,
-    [QUADS_MESSAGE_STATS] = stats, [QUADS_MESSAGE_ECHO] = echo,
+    [QUADS_MESSAGE_STATS] = stats,       [QUADS_MESSAGE_ECHO] = echo,
 };
 
 static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {

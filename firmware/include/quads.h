@@ -46,8 +46,8 @@ typedef struct {
   const int32_t *multiplier; /* [n_out] or [1]; NULL for the head */
   uint16_t n_out;
   uint16_t n_in;
-  uint8_t bits;              /* 2, 3, 4 or 8 */
-  uint8_t per_channel;       /* 1: multiplier has n_out entries */
+  uint8_t bits;        /* 2, 3, 4 or 8 */
+  uint8_t per_channel; /* 1: multiplier has n_out entries */
 } quads_linear_t;
 
 typedef struct {
@@ -91,8 +91,8 @@ typedef struct {
 } quads_plan_t;
 
 typedef struct {
-  uint32_t format_version;  /* QUADS_FORMAT_VERSION of the exporter */
-  uint8_t hash[32];         /* SHA-256 of the packed model */
+  uint32_t format_version;   /* QUADS_FORMAT_VERSION of the exporter */
+  uint8_t hash[32];          /* SHA-256 of the packed model */
   const char *const *labels; /* [n_classes], UTF-8 */
   uint16_t n_mels, n_frames, n_tokens, d_model, n_heads, n_layers, n_classes;
   quads_linear_t conv1;

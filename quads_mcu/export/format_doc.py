@@ -1,4 +1,4 @@
-"""docs/format.md: the packed model's file, rendered from model_format.py so that it cannot drift."""
+"""docs/format.md: the packed model's file, rendered from model_format.py."""
 
 from __future__ import annotations
 
@@ -11,19 +11,20 @@ _EXAMPLE = Dimensions(n_mels=40, n_frames=200, d_model=96, n_heads=3, n_layers=1
 
 _SCALARS = {
     "conv1_gelu_zero_point": "output zero point of `conv1_gelu`",
-    "position_multiplier": "integer, positions to the residual's scale",
+    "position_multiplier": "positions to the scale of the residual stream",
     "residual_scale": "float, real value of one LSB of the residual stream",
     "pool_multiplier": "requantization of the token sums to the head's input",
     "logit_scale": "float, real value of one LSB of a logit",
-    "*.bits": "bits per index",
-    "*.weight_scale": "float, real value of one LSB of a centroid",
-    "*.input_scale": "float, real value of one LSB of the input",
-    "*.output_scale": "float, real value of one LSB of the output; of every norm, too",
-    "*.shift": "of every norm: right shift of the scaled value",
-    "*.epsilon": "of every norm: epsilon in squared residual LSB, summed over the row",
-    "layers.*.score_multiplier": "scores to steps of 1/64 power of two",
-    "layers.*.value_multiplier": "value scale over output scale, 12 fraction bits",
-    "layers.*.gelu_zero_point": "output zero point of the layer's `gelu`",
+    "MATRIX.bits": "bits per index",
+    "MATRIX.weight_scale": "float, real value of one LSB of a centroid",
+    "MATRIX.input_scale": "float, real value of one LSB of the input",
+    "MATRIX.output_scale": "float, real value of one LSB of the output",
+    "NORM.shift": "right shift of the scaled value",
+    "NORM.epsilon": "epsilon in squared LSB of the residual stream, summed over the row",
+    "NORM.output_scale": "float, real value of one LSB of the output",
+    "layers.N.score_multiplier": "score differences to steps of 1/64 power of two",
+    "layers.N.value_multiplier": "value scale over output scale, 12 fraction bits",
+    "layers.N.gelu_zero_point": "output zero point of the layer's `gelu`",
 }
 
 _HEAD = """\
@@ -33,15 +34,17 @@ Rendered from `quads_mcu/model_format.py`; a test keeps this page and the code e
 numbers mean: [arithmetic.md](arithmetic.md).
 
 `model.safetensors` is one [safetensors](https://github.com/huggingface/safetensors) file. Its
-metadata has one entry, `quads`, a JSON object with `format_version`, `dims` ({dims}), `labels`, `scalars`,
+metadata has one entry, `quads`, a JSON object with `format_version`, `dims`
+({dims}), `labels`, `scalars`,
 `provenance` (free text about where the model comes from) and `model_hash` (SHA-256 over everything
 but the provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
 values that break a bound of the arithmetic, and contents that do not match the hash.
 
 ## Tensors
 
-Shown for {example}. A multiplier has 1 entry or one per output channel (`1 or N`). Each further
-layer repeats the tensors of `layers.0`.
+Shown for {example}.
+A multiplier has 1 entry or one per output channel (`1 or N`). Each further layer repeats the
+tensors of `layers.0`.
 
 | tensor | dtype | shape |
 | --- | --- | --- |
@@ -50,9 +53,9 @@ layer repeats the tensors of `layers.0`.
 _PACKING = """
 ## Packed indices
 
-`weight[n][k] = centroids[index[n][k]]`, indices of {bits} bits, `2^bits` centroids. Row-major,
-each row padded to whole bytes with zero bits; within a row, index `k` occupies bits `k·bits` to
-`k·bits + bits − 1` of the row read as one little-endian bit string.
+`weight[n][k] = centroids[index[n][k]]`, indices of {bits} bits, `2^bits` centroids.
+Row-major, each row padded to whole bytes with zero bits; within a row, index `k` occupies bits
+`k·bits` to `k·bits + bits − 1` of the row read as one little-endian bit string.
 
 | bits | indices of one row | bytes |
 | --- | --- | --- |
@@ -93,11 +96,17 @@ def _shape(shape: tuple[int, ...]) -> str:
 
 
 def _scalar_table() -> str:
-    rows = "".join(f"| `{name}` | {meaning} |\n" for name, meaning in _SCALARS.items())
+    names = [
+        *model_format.MODEL_SCALARS,
+        *(f"MATRIX.{name}" for name in model_format.LINEAR_SCALARS),
+        *(f"NORM.{name}" for name in model_format.NORM_SCALARS),
+        *(f"layers.N.{name}" for name in model_format.LAYER_SCALARS),
+    ]
+    rows = "".join(f"| `{name}` | {_SCALARS[name]} |\n" for name in names)
     return (
-        "\n## Scalars\n\n`*` stands for the name of a matrix or norm, `layers.*` for a layer. "
-        "Scales are for people and\nanalysis; no computation uses them.\n\n"
-        f"| scalar | meaning |\n| --- | --- |\n{rows}"
+        "\n## Scalars\n\nMATRIX, NORM and N stand for every matrix, every norm and every layer's "
+        "index. Integers unless\nmarked as float; those are for people and analysis, no "
+        f"computation uses them.\n\n| scalar | meaning |\n| --- | --- |\n{rows}"
     )
 
 

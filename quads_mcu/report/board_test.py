@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 import subprocess
@@ -9,7 +10,7 @@ import sys
 from typing import Any
 
 from quads_mcu.device.boards import Board
-from quads_mcu.errors import DeviceError, QuadsError, ThresholdError
+from quads_mcu.errors import DeviceError, InstallationError, QuadsError, ThresholdError
 from quads_mcu.paths import data_dir
 from quads_mcu.run_dir import RunDir
 
@@ -28,8 +29,11 @@ def run(
     """Run the board tests in a child process; return report.json with their outcome.
 
     Raises:
+        InstallationError: pytest is not installed.
         DeviceError: the tests could not run or wrote no report.
     """
+    if importlib.util.find_spec("pytest") is None:
+        raise InstallationError("the board tests need pytest; pip install 'quads-mcu[hil]'")
     report_dir = run.report_dir(board.name)
     report_dir.mkdir(parents=True, exist_ok=True)
     report = report_dir / "report.json"

@@ -84,9 +84,7 @@ def window_samples(config: Config) -> int:
     return round(config.audio.window_s * SAMPLE_RATE)
 
 
-def mel_features(
-    pcm: NDArray[np.int16], dims: Dimensions, progress: Progress
-) -> NDArray[np.int8]:
+def mel_features(pcm: NDArray[np.int16], dims: Dimensions, progress: Progress) -> NDArray[np.int8]:
     """Return device features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
     from quads_mcu.audio.frontend import features
 

@@ -24,11 +24,12 @@ typedef union {
 
 /* 16 system exceptions, then interrupts 0 (UART0 receive) and on. */
 __attribute__((section(".vectors"), used)) static const vector_t vectors[16 + 32] = {
-    [0].stack = cmsdk_stack_end,  [1].handler = cmsdk_reset, [2].handler = fault,
-    [3].handler = fault,          [4].handler = fault,       [5].handler = fault,
-    [6].handler = fault,          [7].handler = fault,       [11].handler = fault,
-    [14].handler = fault,         [15].handler = fault,
-    [16 + QUADS_UART_RX_IRQ].handler = cmsdk_uart_received,
+    [0].stack = cmsdk_stack_end, [1].handler = cmsdk_reset,
+    [2].handler = fault,         [3].handler = fault,
+    [4].handler = fault,         [5].handler = fault,
+    [6].handler = fault,         [7].handler = fault,
+    [11].handler = fault,        [14].handler = fault,
+    [15].handler = fault,        [16 + QUADS_UART_RX_IRQ].handler = cmsdk_uart_received,
 };
 
 /* Written without function calls: it paints the stack it stands on. */

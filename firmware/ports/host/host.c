@@ -46,7 +46,8 @@ static int open_tcp(const char *text) {
   const int one = 1;
   listener = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
   if (listener < 0 || setsockopt(listener, SOL_SOCKET, SO_REUSEADDR, &one, sizeof one) != 0 ||
-      bind(listener, (struct sockaddr *)&address, sizeof address) != 0 || listen(listener, 1) != 0 ||
+      bind(listener, (struct sockaddr *)&address, sizeof address) != 0 ||
+      listen(listener, 1) != 0 ||
       getsockname(listener, (struct sockaddr *)&address, &address_bytes) != 0) {
     fprintf(stderr, "port %ld: %s\n", port, strerror(errno));
     return EXIT_FAILURE;
