@@ -43,6 +43,12 @@ def main() -> None:
 
         console.error(str(problem))
         sys.exit(problem.exit_code)
+    except OSError as problem:
+        from quads_mcu import console
+
+        where = f"{problem.filename}: " if problem.filename else ""
+        console.error(f"{where}{problem.strerror or problem}; check the path, its owner and space")
+        sys.exit(1)
     except ModuleNotFoundError as missing:
         if missing.name != "torch":
             raise

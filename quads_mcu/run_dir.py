@@ -22,7 +22,9 @@ from typing import Any
 from quads_mcu import config as project
 from quads_mcu.errors import ConfigError
 
-DEFAULT = Path("runs") / "default"
+# Settings that do not change what a run holds, so that they may change between two commands.
+FREE = {"[project] name", "[train] threads", "[target] board"}
+FREE_SECTION = "[thresholds]"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,7 @@ class RunDir:
         return self.path / board / "report"
 
     def write_config(self, config: project.Config) -> None:
-        """Store the settings; an existing run must have the same ones.
+        """Store the settings; an existing run must have the same ones, but for FREE.
 
         Raises:
             ConfigError: the folder belongs to a run with other settings; names them.
@@ -75,7 +77,6 @@ class RunDir:
                     f"({', '.join(differing) or 'project folder'}); "
                     "choose another --run, or delete that folder"
                 )
-            return
         write_json(self.config_path, tree)
 
     def config(self) -> project.Config:
@@ -127,4 +128,4 @@ def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     for section in sorted(set(left) | set(right)):
         a, b = left.get(section, {}), right.get(section, {})
         names += [f"[{section}] {k}" for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
-    return names
+    return [name for name in names if name not in FREE and not name.startswith(FREE_SECTION)]

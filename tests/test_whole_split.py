@@ -1,4 +1,4 @@
-"""The whole wakewords test split on the host build under sanitizers, for the model of `make demo`."""
+"""The whole test split of `make demo` on the host build under sanitizers."""
 
 from __future__ import annotations
 

@@ -83,8 +83,9 @@ def synthesize(
     """Speak every phrase in many voices and return the path of the manifest.
 
     A speaker is a voice with a variant ("en-us+linda"). One variant in eight only validates and
-    another only tests, so the splits share no speaker and no timbre. Each utterance draws a speaker, a rate of
-    130-240 words per minute and a pitch of 20-80 (espeak-ng's scale, 50 is normal).
+    another only tests, so the splits share no speaker and no timbre. Each utterance draws a
+    speaker, a rate of 130-240 words per minute and a pitch of 20-80 (espeak-ng's scale, 50 is
+    normal).
 
     `out_dir` gets manifest.csv (path, speaker, transcript, label, split, duration_s), audio/ with
     16 kHz mono WAV files, and synth.json, which records the arguments: a complete output of equal
