@@ -108,19 +108,24 @@ class TrainSection:
     """[train]"""
 
     warmup_epochs: int = _setting(
-        0, "Distillation epochs before the first cycle (random initialisation).", low=0, high=10_000
+        14, "Distillation epochs before the first cycle.", low=0, high=10_000
     )
-    cycles: int = _setting(5, "Distillation-quantization cycles (paper: 5).", low=0, high=100)
+    cycles: int = _setting(2, "Distillation-quantization cycles (paper: 5).", low=0, high=100)
     distill_epochs: int = _setting(2, "Epochs per distillation phase.", low=0, high=1000)
     quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
     final_epochs: int = _setting(
-        4, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
+        3, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
     )
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     alpha: float = _setting(
         0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0
     )
-    lr_encoder: float = _setting(1e-3, "Peak learning rate of the encoder.", low=0.0, high=1.0)
+    lr_encoder: float = _setting(
+        2e-3,
+        "Peak learning rate of the encoder; about 1e-4 for one that starts from Whisper.",
+        low=0.0,
+        high=1.0,
+    )
     lr_head: float = _setting(2e-3, "Peak learning rate of the head.", low=0.0, high=1.0)
     lr_quant: float = _setting(
         2e-4, "Peak learning rate in quantization phases.", low=0.0, high=1.0

@@ -103,7 +103,8 @@ def test_schedule_is_the_papers() -> None:
     distilling = [epoch for epoch in epochs if epoch.distills]
     assert [epoch.position for epoch in distilling] == [0, 1, 2, 3, 4]
     assert {epoch.length for epoch in distilling} == {5}
-    assert [epoch.phase for epoch in schedule(TrainSection(cycles=0))] == ["final"] * 4
+    only_final = TrainSection(warmup_epochs=0, cycles=0, final_epochs=4)
+    assert [epoch.phase for epoch in schedule(only_final)] == ["final"] * 4
 
 
 def test_learning_rate_rises_then_falls_over_all_distillation_epochs() -> None:
