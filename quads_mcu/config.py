@@ -51,8 +51,7 @@ class DataSection:
 
     manifests: list[str] = _setting(
         [],
-        "CSV or JSONL manifests (columns path, label, split, ...), relative to this file; "
-        '"FILE#test" takes only that split.',
+        "Manifests (CSV, JSONL: path, label, split), relative to this file; FILE#test: one split.",
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
     label_column: str = _setting("label", "Manifest column that holds the intent.")
