@@ -22,9 +22,10 @@ from quads_mcu.device import boards
 from quads_mcu.device.client import Client
 from quads_mcu.device.flash import open_board
 from quads_mcu.device.measure import Measurement, measure_sent, measure_stored
+from quads_mcu.errors import QuadsError
 from quads_mcu.report import evaluation
 from quads_mcu.report.board import BoardReport
-from quads_mcu.run_dir import RunDir
+from quads_mcu.run_dir import RunDir, write_json
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -36,6 +37,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     group.addoption("--limit", type=int, default=0, help="use only so many utterances; 0: all")
     group.addoption("--workers", type=int, default=2, help="emulators at once (default: 2)")
     group.addoption("--report-dir", type=Path, default=None, help="where report.json goes")
+
+
+def pytest_exception_interact(
+    node: pytest.Item, call: pytest.CallInfo[None], report: pytest.TestReport
+) -> None:
+    """End the session at the first error of link, model or settings: the next test has it too."""
+    problem = call.excinfo.value if call.excinfo else None
+    if isinstance(problem, QuadsError):
+        if folder := node.config.getoption("--report-dir"):
+            error = {"exit_code": problem.exit_code, "text": str(problem)}
+            write_json(folder / "error.json", error)
+        pytest.exit(str(problem), returncode=problem.exit_code)
 
 
 class Bench:

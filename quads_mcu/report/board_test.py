@@ -10,10 +10,11 @@ import sys
 from typing import Any
 
 from quads_mcu.device.boards import Board
-from quads_mcu.errors import DeviceError, InstallationError, QuadsError, ThresholdError
+from quads_mcu.errors import ConfigError, DeviceError, InstallationError, QuadsError, ThresholdError
 from quads_mcu.paths import data_dir
 from quads_mcu.run_dir import RunDir
 
+ERRORS = {2: ConfigError, 3: DeviceError}
 Table = tuple[str, tuple[str, ...], list[tuple[Any, ...]]]
 
 
@@ -30,14 +31,15 @@ def run(
 
     Raises:
         InstallationError: pytest is not installed.
-        DeviceError: the tests could not run or wrote no report.
+        ConfigError, DeviceError, QuadsError: what ended the tests early: settings, link, model.
     """
     if importlib.util.find_spec("pytest") is None:
         raise InstallationError("the board tests need pytest; pip install 'quads-mcu[hil]'")
     report_dir = run.report_dir(board.name)
     report_dir.mkdir(parents=True, exist_ok=True)
-    report = report_dir / "report.json"
+    report, error = report_dir / "report.json", report_dir / "error.json"
     report.unlink(missing_ok=True)
+    error.unlink(missing_ok=True)
     command = [sys.executable, "-m", "pytest", str(data_dir("hil_tests")), "-q", "--no-header"]
     command += ["-p", "no:cacheprovider", "--rootdir", str(data_dir("hil_tests")), "-c", os.devnull]
     command += ["--run-dir", str(run.path), "--board", board.name, "--split", split]
@@ -47,6 +49,9 @@ def run(
     if port:
         command += ["--port", port]
     finished = subprocess.run(command, stdout=sys.stderr, check=False)
+    if error.exists():
+        found = json.loads(error.read_text(encoding="utf-8"))
+        raise ERRORS.get(found["exit_code"], QuadsError)(found["text"])
     try:
         values: dict[str, Any] = json.loads(report.read_text(encoding="utf-8"))
     except (OSError, ValueError):
