@@ -36,6 +36,9 @@ _GRADIENT_NORM = 1.0
 _REASSIGN_STEPS = 10
 _CALIBRATION_CLIPS = 128
 _EVALUATION_BATCH = 32
+# Final phase: share and temperature of the float student's answers against the labels.
+_SELF_SHARE = 0.8
+_SELF_TEMPERATURE = 2.0
 
 
 class Trainer:
@@ -71,6 +74,7 @@ class Trainer:
         self.projection = self._projection()
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
+        self.float_student: Student | None = None
         self.optimizer = self._distillation_optimizer()
         self.quantization_optimizer: torch.optim.Optimizer | None = None
         if (folder / CHECKPOINT).exists():
@@ -125,10 +129,12 @@ class Trainer:
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
     def _enter(self, epoch: Epoch) -> None:
+        if epoch.phase == "final" and self.float_student is None:
+            self.float_student = read_student(self.folder / FLOAT_STUDENT)[0].requires_grad_(False)
         if epoch.distills or not epoch.first:
             return
-        if epoch.phase == "final":
-            self.student.load_state_dict(read_student(self.folder / FLOAT_STUDENT)[0].state_dict())
+        if epoch.phase == "final" and self.float_student is not None:
+            self.student.load_state_dict(self.float_student.state_dict())
         self.codebooks = Codebooks.fit(self.student, self.bits)
         self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
         if epoch.phase == "final":
@@ -193,6 +199,9 @@ class Trainer:
         else:
             z, logits = self._quantized(mel)
         truth = F.cross_entropy(logits, labels)
+        if self.float_student is not None:
+            own = _divergence(logits, self.float_student(mel)[1])
+            return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
             return truth
@@ -294,6 +303,17 @@ class Trainer:
             raise ConfigError(f"{path} was made with other settings ({names}); {way_out}")
         if found.get("fingerprint") != self.problem.fingerprint:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
+
+
+def _divergence(logits: Tensor, target: Tensor) -> Tensor:
+    """Return KL(target || logits) at a temperature, scaled to its gradients (Hinton 2015)."""
+    t = _SELF_TEMPERATURE
+    log_p = F.log_softmax(logits / t, dim=1)
+    return (
+        t
+        * t
+        * F.kl_div(log_p, F.log_softmax(target / t, dim=1), reduction="batchmean", log_target=True)
+    )
 
 
 def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
