@@ -66,6 +66,11 @@ def test_binned_search_is_near_the_optimum() -> None:
         assert error(values, bits) <= 1.001 * least_error(values, 1 << bits)
 
 
+def test_no_centroid_lies_outside_the_values() -> None:
+    values = np.array([1e-06, -131072.0], np.float32)
+    assert codebook.fit(values, 2).max() == values.max()
+
+
 @pytest.mark.parametrize("values", [[0.5], [1.0, 1.0, 1.0], [0.0, -2.0, 3.0]])
 def test_fewer_values_than_centroids_are_exact(values: list[float]) -> None:
     array = np.array(values, np.float32)

@@ -46,7 +46,8 @@ def fit(values: NDArray[Any], bits: int) -> Float32:
     first = np.concatenate([[0.0], np.cumsum(ordered - ordered[0])])
     second = np.concatenate([[0.0], np.cumsum((ordered - ordered[0]) ** 2)])
     starts = edges[_partition(edges, first, second, k)]
-    centroids = _lloyd(ordered, first, starts)
+    # A mean is a difference of running sums: rounding may place it outside the values themselves.
+    centroids = np.clip(_lloyd(ordered, first, starts), ordered[0], ordered[-1])
     padding = np.full(k - len(centroids), centroids[-1])
     return np.concatenate([centroids, padding]).astype(np.float32)
 
