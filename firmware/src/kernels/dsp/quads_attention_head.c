@@ -17,7 +17,7 @@
 #define QUERY_SHARE 16 /* of d_model: the size of a block; planner.py knows it too */
 
 /* round(8192 * 2^(-i / 64)) */
-static const int16_t exp_table[QUADS_EXP_STEPS] = QUADS_EXP_TABLE;
+const int16_t quads_exp_table[QUADS_EXP_STEPS] = QUADS_EXP_TABLE;
 
 /* A block of queries and its places in the workspace. */
 typedef struct {
@@ -74,118 +74,49 @@ static void widen_row(const int8_t *row, size_t d_head, uint32_t *out, size_t st
 static void widen_keys(const block_t *block, const int8_t *key, size_t u) {
   const size_t last = block->n_tokens - 1;
   const size_t d = block->d_head;
-  const int8_t *k0 = key + quads_min(u, last) * d;
-  const int8_t *k1 = key + quads_min(u + 1, last) * d;
-  const int8_t *k2 = key + quads_min(u + 2, last) * d;
-  const int8_t *k3 = key + quads_min(u + 3, last) * d;
-  const int8_t *const end = k0 + d;
-  uint32_t *out = block->keys;
-  do {
-    const uint32_t a = quads_load_word(k0), b = quads_load_word(k1);
-    const uint32_t c = quads_load_word(k2), e = quads_load_word(k3);
-    out[0] = quads_sxtb16(a);
-    out[1] = quads_sxtb16(b);
-    out[2] = quads_sxtb16(c);
-    out[3] = quads_sxtb16(e);
-    out[4] = quads_sxtb16_odd(a);
-    out[5] = quads_sxtb16_odd(b);
-    out[6] = quads_sxtb16_odd(c);
-    out[7] = quads_sxtb16_odd(e);
-    k0 += 4;
-    k1 += 4;
-    k2 += 4;
-    k3 += 4;
-    out += 8;
-  } while (k0 != end);
-}
-
-/* A pair of tokens, a and b, of four channels. */
-static inline void widen_token_pair(uint32_t a, uint32_t b, uint32_t *out) {
-  const uint32_t low = quads_low_halves(a, b), high = quads_high_halves(a, b);
-  out[0] = quads_sxtb16(low);
-  out[1] = quads_sxtb16_odd(low);
-  out[2] = quads_sxtb16(high);
-  out[3] = quads_sxtb16_odd(high);
+  quads_widen_keys(key + quads_min(u, last) * d, key + quads_min(u + 1, last) * d,
+                   key + quads_min(u + 2, last) * d, key + quads_min(u + 3, last) * d, d,
+                   block->keys);
 }
 
 /* Channels i .. i + 3 of all values; value points at the first. */
 static void widen_values(const block_t *block, const int8_t *value) {
   const size_t d = block->d_head;
-  uint32_t *out = block->values;
-  for (size_t n = block->n_tokens / 2; n > 0; n--) {
-    widen_token_pair(quads_load_word(value), quads_load_word(value + d), out);
-    value += 2 * d;
-    out += 4;
-  }
-  if (block->n_tokens % 2) {
-    widen_token_pair(quads_load_word(value), 0, out);
-    out += 4;
-  }
-  memset(out, 0, (size_t)((const uint8_t *)(block->values + 2 * block->tokens) - (uint8_t *)out));
-}
+  const size_t fours = block->n_tokens / 4;
+  uint32_t *out = block->values + 8 * fours;
 
-/* The power of a score; `top` is the greatest score << 4. From z = 14 * 64 on every power is zero,
- * so that saturating z to 1023 changes none. */
-static inline uint32_t power(int32_t top, int32_t score, int32_t multiplier) {
-  uint32_t z = (uint32_t)quads_smmulr(top - quads_shift_left(score, 4), multiplier);
-  __asm__("usat %0, #10, %0" : "+r"(z));
-  return (uint32_t)exp_table[z % QUADS_EXP_STEPS] >> (z / QUADS_EXP_STEPS);
-}
-
-/* Greatest scores of a pair of queries. */
-static void find_tops(const int32_t *scores, size_t tokens, int32_t tops[2]) {
-  int32_t top0 = scores[0], top1 = scores[4];
-  for (const int32_t *const end = scores + 2 * tokens; scores != end; scores += 8) {
+  quads_widen_values(value, d, fours, block->values);
+  value += 4 * fours * d;
+  memset(out, 0, (2 * block->tokens - 8 * fours) * sizeof out[0]);
+  for (size_t u = 0; u < block->n_tokens % 4; u++, value += d) {
+    uint32_t *pair = out + u / 2 * 4;
     for (size_t i = 0; i < 4; i++) {
-      top0 = scores[i] > top0 ? scores[i] : top0;
-      top1 = scores[4 + i] > top1 ? scores[4 + i] : top1;
+      pair[i] |= ((uint32_t)value[i] & 0xFFFFu) << u % 2 * 16;
     }
   }
-  tops[0] = top0;
-  tops[1] = top1;
 }
 
 /* The value multiplier over a sum of powers. */
 static int32_t over_sum(int32_t value_multiplier, uint32_t sum) {
-  const uint32_t n = 32 - quads_bit_length(sum);
+  const uint32_t n = (uint32_t)__builtin_clz(sum);
   const uint32_t reciprocal = UINT32_MAX / ((sum << n) >> 16); /* 2^16 <= r < 2^17 */
   return (int32_t)(((uint64_t)(uint32_t)value_multiplier * reciprocal) >> (28 - n));
 }
 
-#define ONES 0x00010001u
-
-/* Powers of a pair of queries; each group of four tokens is read before its place is written. */
+/* Powers of a pair of queries, and what their values are to be multiplied with. */
 static void soften(const block_t *block, size_t pair, int32_t score_multiplier,
                    int32_t value_multiplier) {
-  const int32_t *s = block->scores + 2 * pair * block->tokens;
-  const int32_t *const end = s + 2 * block->tokens;
-  uint32_t *e = block->powers + pair * block->tokens;
-  int32_t tops[2], sum0 = 0, sum1 = 0; /* 2^13 <= sum < 2^24 */
+  uint32_t *powers = block->powers + pair * block->tokens;
+  const uint32_t *last = powers + block->tokens - 2;
+  const uint32_t surplus = (uint32_t)(block->tokens - block->n_tokens);
+  uint32_t sums[2]; /* 2^13 <= sum < 2^24 */
 
-  find_tops(s, block->tokens, tops);
-  const int32_t top0 = quads_shift_left(tops[0], 4), top1 = quads_shift_left(tops[1], 4);
-  for (; s != end; s += 8, e += 4) {
-    const uint32_t a = quads_low_halves(power(top0, s[0], score_multiplier),
-                                        power(top0, s[1], score_multiplier));
-    const uint32_t b = quads_low_halves(power(top0, s[2], score_multiplier),
-                                        power(top0, s[3], score_multiplier));
-    const uint32_t c = quads_low_halves(power(top1, s[4], score_multiplier),
-                                        power(top1, s[5], score_multiplier));
-    const uint32_t d = quads_low_halves(power(top1, s[6], score_multiplier),
-                                        power(top1, s[7], score_multiplier));
-    e[0] = a;
-    e[1] = c;
-    e[2] = b;
-    e[3] = d;
-    sum0 = quads_smlad(b, ONES, quads_smlad(a, ONES, sum0));
-    sum1 = quads_smlad(d, ONES, quads_smlad(c, ONES, sum1));
+  quads_soften_pair(block->scores + 2 * pair * block->tokens, block->tokens, score_multiplier,
+                    powers, sums);
+  for (size_t i = 0; i < 2; i++) { /* the repeated last key does not count */
+    sums[i] -= surplus * (last[i] >> 16);
+    block->multipliers[2 * pair + i] = over_sum(value_multiplier, sums[i]);
   }
-  /* the repeated last key does not count */
-  const int32_t surplus = (int32_t)(block->tokens - block->n_tokens);
-  sum0 -= surplus * (int32_t)(e[-2] >> 16);
-  sum1 -= surplus * (int32_t)(e[-1] >> 16);
-  block->multipliers[2 * pair] = over_sum(value_multiplier, (uint32_t)sum0);
-  block->multipliers[2 * pair + 1] = over_sum(value_multiplier, (uint32_t)sum1);
 }
 
 /* Four channels of `rows` outputs, stride apart. */
@@ -219,7 +150,7 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
     }
     for (size_t u = 0; u < block.tokens; u += 4) {
       widen_keys(&block, key, u);
-      quads_pair_products((const int16_t *)block.queries, pairs, (const int16_t *)block.keys,
+      quads_pair_products(block.queries, pairs, block.keys,
                           d_head / 2, block.scores + 2 * u, 8 * block.tokens);
     }
     for (size_t pair = 0; pair < pairs; pair++) {
@@ -227,7 +158,7 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
     }
     for (size_t i = 0; i < d_head; i += 4) {
       widen_values(&block, value + i);
-      quads_pair_products((const int16_t *)block.powers, pairs, (const int16_t *)block.values,
+      quads_pair_products(block.powers, pairs, block.values,
                           block.tokens / 2, block.sums, 8 * sizeof block.sums[0]);
       requantize(&block, rows, first + i);
     }

@@ -1,5 +1,5 @@
-/* void quads_pair_products(const int16_t *rows, size_t n_pairs, const int16_t *columns,
- *                          size_t n_steps, int32_t *sums, size_t sums_stride);
+/* void quads_pair_products(const void *rows, size_t n_pairs, const void *columns, size_t n_steps,
+ *                          int32_t *sums, size_t sums_stride);
  *
  * Interface: quads_dsp.h. A pair of rows and four columns fill the registers: per step 3 loads and
  * 8 dual multiplications, 16 products. The first pass may begin at its middle, since n_steps is a
@@ -7,7 +7,6 @@
  */
     .syntax unified
     .thumb
-    .text
 
 #define END 0
 #define COLUMNS 4
