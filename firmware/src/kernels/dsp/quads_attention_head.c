@@ -10,9 +10,11 @@
  *
  * `tokens` is n_tokens rounded up to 8. Past the end, keys repeat the last one and values are zero.
  */
-#include "../../quads_math.h"
-#include "../quads_kernels.h"
-#include "quads_dsp.h"
+#include <string.h>
+
+#include "kernels/dsp/quads_dsp.h"
+#include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 #define QUERY_SHARE 16 /* of d_model: the size of a block; planner.py knows it too */
 
@@ -55,19 +57,20 @@ static block_t bind_workspace(size_t n_tokens, size_t d_head, size_t stride, siz
   return block;
 }
 
-/* Pairs of elements 0 and 2, 1 and 3 of every four, words `step` apart.
- * row: int8 [d_head]; out: words [d_head / 2] */
-static void widen_row(const int8_t *row, size_t d_head, uint32_t *out, size_t step) {
-  const int8_t *const end = row + d_head;
-  do {
-    const uint32_t a = quads_load_word(row), b = quads_load_word(row + 4);
-    out[0] = quads_sxtb16(a);
-    out[step] = quads_sxtb16_odd(a);
-    out[2 * step] = quads_sxtb16(b);
-    out[3 * step] = quads_sxtb16_odd(b);
-    row += 8;
-    out += 4 * step;
-  } while (row != end);
+/* Elements a and b of a row as a word. */
+static inline uint32_t pair(const int8_t *row, size_t a, size_t b) {
+  return ((uint32_t)row[a] & 0xFFFFu) | (uint32_t)row[b] << 16;
+}
+
+/* Queries t and t + 1 of the block, in the order of the keys.
+ * q0, q1: int8 [d_head]; out: words [d_head / 2][2] */
+static void widen_queries(const int8_t *q0, const int8_t *q1, size_t d_head, uint32_t *out) {
+  for (size_t i = 0; i < d_head; i += 4, out += 4) {
+    out[0] = pair(q0, i, i + 2);
+    out[1] = pair(q1, i, i + 2);
+    out[2] = pair(q0, i + 1, i + 3);
+    out[3] = pair(q1, i + 1, i + 3);
+  }
 }
 
 /* Keys u .. u + 3. */
@@ -89,9 +92,9 @@ static void widen_values(const block_t *block, const int8_t *value) {
   value += 4 * fours * d;
   memset(out, 0, (2 * block->tokens - 8 * fours) * sizeof out[0]);
   for (size_t u = 0; u < block->n_tokens % 4; u++, value += d) {
-    uint32_t *pair = out + u / 2 * 4;
+    uint32_t *words = out + u / 2 * 4;
     for (size_t i = 0; i < 4; i++) {
-      pair[i] |= ((uint32_t)value[i] & 0xFFFFu) << u % 2 * 16;
+      words[i] |= ((uint32_t)value[i] & 0xFFFFu) << u % 2 * 16;
     }
   }
 }
@@ -124,10 +127,10 @@ static void requantize(const block_t *block, size_t rows, int8_t *out) {
   const int32_t *s = block->sums;
   for (size_t t = 0; t < rows; t++) {
     const int32_t m = block->multipliers[t];
-    out[0] = quads_sat8(quads_smmulr(s[0], m));
-    out[1] = quads_sat8(quads_smmulr(s[1], m));
-    out[2] = quads_sat8(quads_smmulr(s[2], m));
-    out[3] = quads_sat8(quads_smmulr(s[3], m));
+    out[0] = quads_sat8(quads_requantize(s[0], m));
+    out[1] = quads_sat8(quads_requantize(s[1], m));
+    out[2] = quads_sat8(quads_requantize(s[2], m));
+    out[3] = quads_sat8(quads_requantize(s[3], m));
     s += 4;
     out += block->stride;
   }
@@ -144,22 +147,23 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
     const block_t block = bind_workspace(n_tokens, d_head, stride, pairs, workspace);
     int8_t *first = query + t * stride;
 
-    for (size_t row = 0; row < 2 * pairs; row++) { /* an odd last row is its own neighbour */
-      widen_row(first + quads_min(row, rows - 1) * stride, d_head,
-                block.queries + row / 2 * d_head + row % 2, 2);
+    for (size_t row = 0; row < rows; row += 2) { /* an odd last one is its own neighbour */
+      const int8_t *q0 = first + row * stride;
+      widen_queries(q0, row + 1 < rows ? q0 + stride : q0, d_head,
+                    block.queries + row / 2 * d_head);
     }
     for (size_t u = 0; u < block.tokens; u += 4) {
       widen_keys(&block, key, u);
-      quads_pair_products(block.queries, pairs, block.keys,
-                          d_head / 2, block.scores + 2 * u, 8 * block.tokens);
+      quads_pair_products(block.queries, pairs, block.keys, d_head / 2, block.scores + 2 * u,
+                          8 * block.tokens);
     }
     for (size_t pair = 0; pair < pairs; pair++) {
       soften(&block, pair, score_multiplier, value_multiplier);
     }
     for (size_t i = 0; i < d_head; i += 4) {
       widen_values(&block, value + i);
-      quads_pair_products(block.powers, pairs, block.values,
-                          block.tokens / 2, block.sums, 8 * sizeof block.sums[0]);
+      quads_pair_products(block.powers, pairs, block.values, block.tokens / 2, block.sums,
+                          8 * sizeof block.sums[0]);
       requantize(&block, rows, first + i);
     }
   }

@@ -1,95 +1,52 @@
-/* quads_dsp.h - instructions of the Arm DSP extension (Cortex-M4, M7, M33), and the routines that
- * only this variant has.
+/* quads_dsp.h - routines that only the kernels for the Arm DSP extension have (Cortex-M4, M7, M33).
  *
- * Inline assembly rather than arm_acle.h, whose macros do not pass -Wconversion. Words hold two
- * int16: the first of them in memory is the low half.
+ * A word holds two int16, the first of them in memory in its low half. All pointers to words, int16
+ * and int32 lie on multiples of 4, n_tokens and the like are not 0.
  */
 #ifndef QUADS_DSP_H
 #define QUADS_DSP_H
 
 #include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
-/* Load a word from any address. */
-static inline uint32_t quads_load_word(const void *from) {
-  uint32_t word;
-  memcpy(&word, from, sizeof word);
-  return word;
-}
-
-/* Bytes 0 and 2, sign-extended to a pair. */
-static inline uint32_t quads_sxtb16(uint32_t bytes) {
-  uint32_t pair;
-  __asm__("sxtb16 %0, %1" : "=r"(pair) : "r"(bytes));
-  return pair;
-}
-
-/* Bytes 1 and 3, sign-extended to a pair. */
-static inline uint32_t quads_sxtb16_odd(uint32_t bytes) {
-  uint32_t pair;
-  __asm__("sxtb16 %0, %1, ror #8" : "=r"(pair) : "r"(bytes));
-  return pair;
-}
-
-/* The low halves of a and b. */
-static inline uint32_t quads_low_halves(uint32_t a, uint32_t b) {
-  uint32_t pair;
-  __asm__("pkhbt %0, %1, %2, lsl #16" : "=r"(pair) : "r"(a), "r"(b));
-  return pair;
-}
-
-/* The high halves of a and b. */
-static inline uint32_t quads_high_halves(uint32_t a, uint32_t b) {
-  uint32_t pair;
-  __asm__("pkhtb %0, %1, %2, asr #16" : "=r"(pair) : "r"(b), "r"(a));
-  return pair;
-}
-
-#define QUADS_ONES 0x00010001u
-
-/* sum + a.low * b.low + a.high * b.high */
-static inline int32_t quads_smlad(uint32_t a, uint32_t b, int32_t sum) {
-  __asm__("smlad %0, %1, %2, %0" : "+r"(sum) : "r"(a), "r"(b));
-  return sum;
-}
-
-/* The same in 64 bits. */
-static inline int64_t quads_smlald(uint32_t a, uint32_t b, int64_t sum) {
-  __asm__("smlald %Q0, %R0, %1, %2" : "+r"(sum) : "r"(a), "r"(b));
-  return sum;
-}
-
-/* RQ(a, m) of docs/arithmetic.md. */
-static inline int32_t quads_smmulr(int32_t a, int32_t multiplier) {
-  int32_t product;
-  __asm__("smmulr %0, %1, %2" : "=r"(product) : "r"(a), "r"(multiplier));
-  return product;
-}
-
-/* rows [n_pairs][n_steps][2 rows][2], columns [n_steps][4 columns][2]: a step is two terms of every
- * sum. sums: int32 [2 rows][4 columns] per pair, pairs sums_stride bytes apart. n_pairs is at least
- * 1, n_steps a multiple of 4 and not 0. Sums wrap at 32 bits. */
+/* sums = rows . columns; a step is two terms of every sum. Sums wrap at 32 bits. n_steps is a
+ * multiple of 4.
+ * rows: words [n_pairs][n_steps][2 rows]; columns: words [n_steps][4 columns]
+ * sums: int32 [2 rows][4 columns] per pair, pairs sums_stride bytes apart */
 void quads_pair_products(const void *rows, size_t n_pairs, const void *columns, size_t n_steps,
                          int32_t *sums, size_t sums_stride);
 
-/* Widen four keys: of every four elements first 0 and 2, then 1 and 3.
- * k0 .. k3: int8 [d_head], a multiple of 8; out: words [d_head / 2][4 keys] */
+/* Widen four keys: of every four elements first 0 and 2, then 1 and 3. d_head is a multiple of 8.
+ * k0 .. k3: int8 [d_head]; out: words [d_head / 2][4 keys] */
 void quads_widen_keys(const int8_t *k0, const int8_t *k1, const int8_t *k2, const int8_t *k3,
                       size_t d_head, uint32_t *out);
 
-/* Widen four channels of 4 * n_fours tokens.
- * value: int8 [4 * n_fours], d_head apart; out: words [2 * n_fours][4 channels], pairs of tokens */
+/* Widen four channels of 4 n_fours tokens; a word holds two tokens.
+ * value: int8 [4 n_fours][4], rows d_head apart; out: words [2 n_fours][4 channels] */
 void quads_widen_values(const int8_t *value, size_t d_head, size_t n_fours, uint32_t *out);
 
-/* Powers of two queries' scores less their maximum, and the sums of all `tokens` of them (docs/
- * arithmetic.md, 6). powers may be at or before scores. tokens: a multiple of 8, not 0.
- * scores: int32 [tokens / 4][2 queries][4]; powers: words [tokens / 2][2 queries], pairs of tokens;
- * sums: [2] */
+/* Powers of two queries' scores less their maximum (docs/arithmetic.md, section 6) and the sums of
+ * them. tokens is a multiple of 8. powers may be at or before scores.
+ * scores: int32 [tokens / 4][2 queries][4]; powers: words [tokens / 2][2 queries], two tokens each;
+ * sums: uint32 [2] */
 void quads_soften_pair(const int32_t *scores, size_t tokens, int32_t multiplier, uint32_t *powers,
                        uint32_t *sums);
 
 /* round(8192 * 2^(-i / 64)) */
 extern const int16_t quads_exp_table[];
+
+/* Sum and, returned, sum of squares. x: int16 [d_model], a multiple of 8 */
+int64_t quads_row_moments(const int16_t *x, size_t d_model, int32_t *sum);
+
+/* Constants of a row's LayerNorm: (x - mean) << p is x * power + offset modulo 2^32, and
+ * (a + 2^(shift - 1)) >> shift is RQ(a, rounding). */
+typedef struct {
+  int32_t power, offset, inverse, rounding;
+} quads_row_constants_t;
+
+/* y = sat8(RQ(RQ(x * power + offset, inverse) * gamma + beta, rounding)), d_model a multiple of 8.
+ * x, gamma: int16 [d_model]; beta: int32 [d_model]; y: int8 [d_model] */
+void quads_normalize_row(const int16_t *x, const int16_t *gamma, const int32_t *beta, int8_t *y,
+                         size_t d_model, const quads_row_constants_t *constants);
 
 #endif

@@ -1,76 +1,65 @@
-/* The sum of squares comes from one pass: sum c^2 = sum x^2 - mean (2 sum x - d mean), all of it
- * exact in 64 bits. */
-#include "../../quads_math.h"
-#include "../quads_kernels.h"
-#include "quads_dsp.h"
+/* LayerNorm in two passes over a row: sum and sum of squares, whose centred form
+ * sum c^2 = sum x^2 - mean (2 sum x - d mean) is exact in 64 bits, then the normalization. */
+#include "kernels/dsp/quads_dsp.h"
+#include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 /* floor(a / b), b > 0 */
 static int32_t floor_divide(int32_t a, int32_t b) {
   return a / b - (a % b < 0);
 }
 
-/* Constants of a row: y = sat8(RQ(RQ(x * power + offset, inverse) * gamma + beta, rounding)), where
- * x * power + offset is (x - mean) << p of docs/arithmetic.md, section 5. */
-typedef struct {
-  int32_t power, offset, inverse;
-} row_t;
+/* floor(sqrt(v)) for 2^30 <= v: a line within 13 %, and Newton's steps to the root or one above. */
+static uint32_t square_root(uint32_t v) {
+  uint32_t root = (v >> 17) + 24576;
+  root = (root + v / root) >> 1;
+  root = (root + v / root) >> 1;
+  root = (root + v / root) >> 1;
+  return root - (v / root < root);
+}
 
-static row_t prepare(const int16_t *x, size_t d_model, uint32_t epsilon, uint32_t sqrt_d) {
+static quads_row_constants_t row_constants(const int16_t *x, size_t d_model,
+                                           const quads_norm_t *norm, uint32_t sqrt_d) {
   const int32_t d = (int32_t)d_model;
-  int32_t sum = 0;    /* |sum| <= 1280 * 2^15 */
-  int64_t square = 0; /* below 2^41 */
-  for (const int16_t *const end = x + d_model; x != end; x += 8) {
-    const uint32_t a = quads_load_word(x), b = quads_load_word(x + 2);
-    const uint32_t c = quads_load_word(x + 4), e = quads_load_word(x + 6);
-    sum = quads_smlad(a, QUADS_ONES, sum);
-    square = quads_smlald(a, a, square);
-    sum = quads_smlad(b, QUADS_ONES, sum);
-    square = quads_smlald(b, b, square);
-    sum = quads_smlad(c, QUADS_ONES, sum);
-    square = quads_smlald(c, c, square);
-    sum = quads_smlad(e, QUADS_ONES, sum);
-    square = quads_smlald(e, e, square);
-  }
+  int32_t sum;                                                /* |sum| <= 1280 * 2^15 */
+  const int64_t square = quads_row_moments(x, d_model, &sum); /* below 2^41 */
   const int32_t mean = floor_divide(2 * sum + d, 2 * d);
-  const uint64_t squares = (uint64_t)(square - (int64_t)mean * (2 * sum - d * mean)) + epsilon;
+  const int64_t centred = square - (int64_t)mean * (2 * sum - d * mean);
+  const uint64_t squares = (uint64_t)centred + norm->epsilon;
 
   /* normalize to 2^30 <= v < 2^32 by an even shift n, so that its root shifts by n / 2 */
   const uint32_t high = (uint32_t)(squares >> 32);
   int32_t n = high ? __builtin_clz(high) - 32 : __builtin_clz((uint32_t)squares);
   n -= n & 1;
   const uint32_t v = (uint32_t)(n >= 0 ? squares << n : squares >> -n);
-  const int32_t power = (int32_t)(UINT32_C(1) << (14 + n / 2));
-  const row_t row = {
-      .power = power,
-      .offset = -mean * power,
-      .inverse = (int32_t)((sqrt_d / quads_isqrt(v)) << 2),
+  const uint32_t power = UINT32_C(1) << (14 + n / 2);
+  const quads_row_constants_t constants = {
+      .power = (int32_t)power,
+      .offset = (int32_t)((uint32_t)-mean * power),
+      .inverse = (int32_t)((sqrt_d / square_root(v)) << 2),
+      .rounding = (int32_t)(UINT32_C(1) << (32 - norm->shift)),
   };
-  return row;
+  return constants;
 }
 
-/* (v + 2^(shift - 1)) >> shift is RQ(v, 2^(32 - shift)); only at shift 1 that is no int32. */
-static inline int8_t normalized(int32_t x, const row_t *row, int32_t gamma, int32_t beta,
-                                int32_t rounding) {
-  const int32_t h = quads_smmulr(x * row->power + row->offset, row->inverse);
-  return quads_sat8(quads_smmulr(h * gamma + beta, rounding));
+/* Shift 1, whose rounding multiplier is no int32. */
+static void normalize_halves(const int16_t *x, size_t d_model, const quads_norm_t *norm,
+                             const quads_row_constants_t *constants, int8_t *y) {
+  for (size_t i = 0; i < d_model; i++) {
+    const uint32_t c = (uint32_t)x[i] * (uint32_t)constants->power + (uint32_t)constants->offset;
+    const int32_t h = quads_requantize((int32_t)c, constants->inverse);
+    y[i] = quads_sat8((h * norm->gamma[i] + norm->beta[i] + 1) >> 1);
+  }
 }
 
 void quads_layer_norm(const int16_t *x, size_t rows, size_t d_model, const quads_norm_t *norm,
                       uint32_t sqrt_d, int8_t *y) {
-  const int16_t *const gamma_end = norm->gamma + d_model;
-  const int32_t rounding = (int32_t)(UINT32_C(1) << (32 - norm->shift));
-
-  for (size_t t = 0; t < rows; t++) {
-    const row_t row = prepare(x, d_model, norm->epsilon, sqrt_d);
-    const int32_t *beta = norm->beta;
-    for (const int16_t *gamma = norm->gamma; gamma != gamma_end; gamma += 4) {
-      y[0] = normalized(x[0], &row, gamma[0], beta[0], rounding);
-      y[1] = normalized(x[1], &row, gamma[1], beta[1], rounding);
-      y[2] = normalized(x[2], &row, gamma[2], beta[2], rounding);
-      y[3] = normalized(x[3], &row, gamma[3], beta[3], rounding);
-      beta += 4;
-      x += 4;
-      y += 4;
+  for (size_t t = 0; t < rows; t++, x += d_model, y += d_model) {
+    const quads_row_constants_t constants = row_constants(x, d_model, norm, sqrt_d);
+    if (norm->shift == 1) {
+      normalize_halves(x, d_model, norm, &constants, y);
+    } else {
+      quads_normalize_row(x, norm->gamma, norm->beta, y, d_model, &constants);
     }
   }
 }
