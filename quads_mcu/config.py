@@ -80,7 +80,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors) of equal width.',
+        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors), cut to size.',
     )
 
 

@@ -11,9 +11,9 @@ import torch
 
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
-from quads_mcu.model import dimensions, whisper
+from quads_mcu.model import dimensions
 from quads_mcu.run_dir import RunDir
-from quads_mcu.training import data, teacher, trainer
+from quads_mcu.training import data, narrow, teacher, trainer
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
 
@@ -101,8 +101,9 @@ def _with_whisper(
 ) -> Problem:
     initial = None
     if config.student.init != "random":
-        path = config.resolve(config.student.init)
-        initial = whisper.initial_state(whisper.read_encoder(path), problem.dims, str(path))
+        initial = narrow.initial_state(
+            config.resolve(config.student.init), problem, config.project.seed, progress
+        )
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:
