@@ -17,7 +17,7 @@ from quads_mcu.errors import ConfigError
 
 SECTIONS = [
     "project", "intents", "slots", "data", "audio", "student", "teacher", "train", "augment",
-    "quantization", "target", "thresholds",
+    "quantization", "rejection", "target", "thresholds",
 ]  # fmt: skip
 
 

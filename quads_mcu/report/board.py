@@ -21,7 +21,7 @@ from quads_mcu.report.statistics import confusion, per_slot, whole_command
 from quads_mcu.run_dir import RunDir, write_json, write_text
 
 if TYPE_CHECKING:
-    from quads_mcu.audio.datasets import Clips
+    from quads_mcu.audio.utterances import Clips
     from quads_mcu.device.client import Hello, Stats
 
 EVIDENCE = {
@@ -86,7 +86,7 @@ class BoardReport:
         board: NDArray[np.int64],
     ) -> None:
         """Note accuracies and the board's confusion matrices; answers int64 (N, n_slots)."""
-        from quads_mcu.audio.datasets import report as problem_report
+        from quads_mcu.audio.utterances import report as problem_report
 
         truth, known = clips.answers, self.model.slots
         self.values["data"] = {

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quads_mcu import model_format
 from quads_mcu import slots as slot_table
-from quads_mcu.audio.datasets import Clips
+from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
