@@ -54,7 +54,22 @@ class DataSection:
         "Manifests (CSV, JSONL: path, label, split), relative to this file; FILE#test: one split.",
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
-    label_column: str = _setting("label", "Manifest column that holds the intent.")
+    speech_commands_task: int = _setting(
+        0,
+        "Official task: ten words with _unknown_ and _silence_, or 35; 0: as [intents].",
+        choices=(0, 12, 35),
+    )
+    fsc: str = _setting("", "Folder of Fluent Speech Commands; empty for none.")
+    slurp: str = _setting("", "Folder of SLURP; empty for none.")
+    unknown: list[str] = _setting(
+        [], "Speech and noise that is no command: manifests (FILE#test: one split) or folders."
+    )
+    unknown_share: float = _setting(
+        0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
+    )
+    label_column: str = _setting(
+        "label", "Manifest column that holds the intent, where there is no [slots]."
+    )
     noise: list[str] = _setting(
         [], "Noise for augmentation: manifests (split train is used), sound files or folders."
     )
@@ -80,7 +95,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors) of equal width.',
+        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors), cut to size.',
     )
 
 
@@ -154,6 +169,18 @@ class QuantizationSection:
 
 
 @dataclass(frozen=True)
+class RejectionSection:
+    """[rejection]"""
+
+    false_accepts_per_hour: float = _setting(
+        0.5,
+        "Most false accepts per hour of unknown speech in split valid; sets the threshold.",
+        low=0.0,
+        high=3600.0,
+    )
+
+
+@dataclass(frozen=True)
 class TargetSection:
     """[target]"""
 
@@ -177,10 +204,15 @@ class ThresholdSection:
 
 @dataclass(frozen=True)
 class Config:
-    """One quads.toml. `intents` maps each intent to the phrases that mean it."""
+    """One quads.toml.
+
+    intents: maps each intent to the phrases that mean it. slots: maps each question to the manifest
+    column that answers it (docs/data.md); empty for a single one, the intent.
+    """
 
     project: ProjectSection = ProjectSection()
     intents: dict[str, list[str]] = field(default_factory=dict)
+    slots: dict[str, str] = field(default_factory=dict)
     data: DataSection = DataSection()
     audio: AudioSection = AudioSection()
     student: StudentSection = StudentSection()
@@ -188,6 +220,7 @@ class Config:
     train: TrainSection = TrainSection()
     augment: AugmentSection = AugmentSection()
     quantization: QuantizationSection = QuantizationSection()
+    rejection: RejectionSection = RejectionSection()
     target: TargetSection = TargetSection()
     thresholds: ThresholdSection = ThresholdSection()
     # The folder that relative paths start from: where quads.toml lies.
@@ -238,8 +271,11 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
             raise ConfigError(f"{where}: unknown section [{name}]; {_nearest(name, names)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {name} must be a section [{name}], not {value!r}")
-        values[name] = (
-            _intents(value, where) if name == "intents" else _section(hints[name], value, where)
+        read = {"intents": _intents, "slots": _slots}.get(name)
+        values[name] = read(value, where) if read else _section(hints[name], value, where)
+    if values.get("slots") and values.get("intents"):
+        raise ConfigError(
+            f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
     return Config(**values, root=root)
 
@@ -264,6 +300,10 @@ def render(config: Config) -> str:
         if section.name == "intents":
             lines.append("# intent = [phrases that mean it]; used by `quads-mcu synth`.")
             lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
+            continue
+        if section.name == "slots":
+            lines.append("# slot = manifest column; only for commands that fill several slots.")
+            lines += [f"{_key(name)} = {_toml(column)}" for name, column in value.items()]
             continue
         for item in dataclasses.fields(value):
             lines.append(f"# {item.metadata['doc']}{_limits(item.metadata)}")
@@ -316,6 +356,13 @@ def _intents(values: dict[str, Any], where: str) -> dict[str, list[str]]:
         )
         if not well_formed or not phrases:
             raise ConfigError(f"{where}: [intents] {name} must be a list of phrases")
+    return values
+
+
+def _slots(values: dict[str, Any], where: str) -> dict[str, str]:
+    for name, column in values.items():
+        if not name.strip() or not isinstance(column, str) or not column.strip():
+            raise ConfigError(f"{where}: [slots] {name} must name a manifest column")
     return values
 
 

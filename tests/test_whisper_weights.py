@@ -12,7 +12,7 @@ from safetensors.numpy import save_file
 
 from quads_mcu.errors import TrainingError
 from quads_mcu.model import whisper
-from quads_mcu.model.dimensions import Dimensions, Preset
+from quads_mcu.model.dimensions import Preset
 
 D, MELS, LAYERS, POSITIONS = 128, 80, 2, 30
 Tensors = dict[str, NDArray[Any]]
@@ -155,20 +155,3 @@ def test_refuses_files(tmp_path: Path) -> None:
     data = (tmp_path / "cut.npz").read_bytes()
     (tmp_path / "cut.npz").write_bytes(data[: len(data) // 2])
     refused(tmp_path / "cut.npz", "not a readable .npz")
-
-
-def test_initial_state(tmp_path: Path) -> None:
-    np.savez(tmp_path / "w.npz", **openai())
-    encoder = whisper.read_encoder(tmp_path / "w.npz")
-    fitting = Dimensions(MELS, 20, D, 2, LAYERS, 3)
-    state = whisper.initial_state(encoder, fitting, "w.npz")
-    assert state["positions"].shape == (10, D)
-    np.testing.assert_array_equal(state["positions"], encoder.tensors["positions"][:10])
-    for dims, message in (
-        (Dimensions(40, 20, D, 2, LAYERS, 3), "w.npz was trained on 80 mel bands.*n_mels = 80"),
-        (Dimensions(MELS, 20, 96, 3, LAYERS, 3), "width 128, 2 heads, 2 layers, the student 96"),
-        (Dimensions(MELS, 20, D, 2, 4, 3), "2 layers, the student 128, 2, 4"),
-        (Dimensions(MELS, 200, D, 2, LAYERS, 3), "100 encoder positions, the Whisper file 30"),
-    ):
-        with pytest.raises(TrainingError, match=message):
-            whisper.initial_state(encoder, dims, "w.npz")

@@ -105,28 +105,6 @@ def read_encoder(path: Path) -> WhisperEncoder:
     return encoder
 
 
-def initial_state(encoder: WhisperEncoder, dims: Dimensions, where: str) -> Weights:
-    """Return the weights for a student of `dims`, which must have the file's sizes.
-
-    Raises:
-        TrainingError: another width, depth or number of mel bands; `where` names the file.
-    """
-    size = encoder.preset
-    if dims.n_mels != encoder.n_mels:
-        raise TrainingError(
-            f"{where} was trained on {encoder.n_mels} mel bands, the student has {dims.n_mels}; "
-            f'set [audio] n_mels = {encoder.n_mels} or [student] init = "random"'
-        )
-    student = Preset(dims.d_model, dims.n_heads, dims.n_layers)
-    if student != size:
-        raise TrainingError(
-            f"{where} has width {size.d_model}, {size.n_heads} heads, {size.n_layers} layers, "
-            f"the student {student.d_model}, {student.n_heads}, {student.n_layers}; choose the "
-            'preset of equal size or [student] init = "random"'
-        )
-    return encoder.state(dims.n_tokens)
-
-
 def _read_raw(path: Path) -> dict[str, NDArray[Any]]:
     if not path.is_file():
         raise TrainingError("no such file; set a Whisper encoder file or leave the setting empty")
