@@ -55,8 +55,14 @@ void quads_dsp_gemv_s8(const quads_dsp_gemv_t *gemv);
 /* Widen four rows of input into a panel. x: int8 [n_in] each; panel: uint32 [n_in / 2][4] */
 void quads_dsp_widen(const int8_t *const x[QUADS_DSP_GROUP], size_t n_in, uint32_t *panel);
 
+/* Widen one row of input. x: int8 [n_in]; wide: int16 [n_in] */
+void quads_dsp_widen_row(const int8_t *x, size_t n_in, int16_t *wide);
+
 /* Table of all pairs of indices that quads_dsp_decode looks up: uint32 [QUADS_DSP_TABLE_WORDS] */
 void quads_dsp_pairs(const quads_linear_t *w, uint32_t *table);
+
+/* The same for 4 bit. centroids: int8 [16] */
+void quads_dsp_pairs_4(const int8_t *centroids, uint32_t *table);
 
 /* Decode output channels first_row and first_row + 1 of w into a tile. */
 void quads_dsp_decode(const quads_linear_t *w, size_t first_row, const uint32_t *table,

@@ -5,6 +5,10 @@
 void quads_dsp_pairs(const quads_linear_t *w, uint32_t *table) {
   const size_t n = (size_t)1 << w->bits;
 
+  if (w->bits == 4) {
+    quads_dsp_pairs_4(w->centroids, table);
+    return;
+  }
   if (w->bits == 8) {
     return;
   }

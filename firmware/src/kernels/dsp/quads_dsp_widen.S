@@ -1,4 +1,4 @@
-/* quads_dsp_widen: see quads_dsp.h. Four bytes a b c d of a row become the pairs a b and c d. */
+/* quads_dsp_widen, quads_dsp_widen_row: see quads_dsp.h. Four bytes a b c d of a row become the pairs a b and c d. */
   .syntax unified
   .thumb
 
@@ -37,3 +37,19 @@ turn:
   bne turn
   add sp, #8
   pop {r4-r11, pc}
+
+  .section .text.quads_dsp_widen_row, "ax", %progbits
+  .balign 4
+  .global quads_dsp_widen_row
+  .type quads_dsp_widen_row, %function
+quads_dsp_widen_row:
+  push {r4-r7}
+  add r1, r0
+next:
+  pairs r0, r4, r5
+  pairs r0, r6, r7
+  stm r2!, {r4-r7}
+  cmp r0, r1
+  bne next
+  pop {r4-r7}
+  bx lr

@@ -3,15 +3,6 @@
 /* Up to so many rows of 4-bit weights are cheaper looked up for each row than decoded. */
 #define MOST_GEMV_ROWS 2
 
-static void widen_row(const int8_t *x, size_t n_in, int16_t *wide) {
-  for (size_t k = 0; k < n_in; k += 4) {
-    wide[k] = x[k];
-    wide[k + 1] = x[k + 1];
-    wide[k + 2] = x[k + 2];
-    wide[k + 3] = x[k + 3];
-  }
-}
-
 static void gemv(const int8_t *x, const quads_linear_t *w, size_t first_out, size_t n_out,
                  const uint32_t *table, int16_t *wide, int8_t *y) {
   const int32_t m = w->multiplier[0];
@@ -28,7 +19,7 @@ static void gemv(const int8_t *x, const quads_linear_t *w, size_t first_out, siz
       .multiplier_step = w->per_channel ? sizeof same : 0,
       .y = y,
   };
-  widen_row(x, w->n_in, wide);
+  quads_dsp_widen_row(x, w->n_in, wide);
   quads_dsp_gemv_s8(&job);
 }
 
