@@ -28,10 +28,8 @@ from quads_mcu.errors import AudioError
 
 Int8 = NDArray[np.int8]
 
-# Arithmetics of the frontend; a model says which it wants.
-FLOAT = "float"
-FIXED = "fixed"
-ARITHMETICS = (FLOAT, FIXED)
+# Arithmetics, as model_format.FRONTENDS: a model says which it wants.
+FRONTENDS = FLOAT, FIXED = ("float", "fixed")
 
 # Frames worked on at a time: the intermediate arrays stay in a core's cache.
 _BLOCK_FRAMES = 256
@@ -47,7 +45,7 @@ def features(pcm: NDArray[np.int16], n_mels: int, n_frames: int, arithmetic: str
             the window are ignored.
         n_mels: bands, 1 .. 128.
         n_frames: frames of the window.
-        arithmetic: one of ARITHMETICS.
+        arithmetic: one of FRONTENDS.
     Returns:
         int8, (..., n_frames, n_mels), scale 1/80, zero point -8.
     Raises:
@@ -74,8 +72,8 @@ def frames(pcm: NDArray[np.int16], n_mels: int, n_frames: int, arithmetic: str =
     pcm = np.asarray(pcm)
     if pcm.dtype != np.int16 or pcm.ndim == 0:
         raise AudioError(f"the frontend wants int16 samples, got {pcm.dtype} {pcm.shape}")
-    if arithmetic not in ARITHMETICS:
-        raise AudioError(f"frontend {arithmetic!r} is unknown; there are {', '.join(ARITHMETICS)}")
+    if arithmetic not in FRONTENDS:
+        raise AudioError(f"frontend {arithmetic!r} is unknown; there are {', '.join(FRONTENDS)}")
     constants = tables(n_mels)
     n_clips = math.prod(pcm.shape[:-1])
     out = np.empty((n_clips, n_frames, n_mels), np.int8)

@@ -15,7 +15,7 @@ from quads_mcu.paths import data_dir
 
 
 def render(n_mels: int, arithmetic: str = FLOAT) -> str:
-    """Return the text of `frontend_tables.h` for `n_mels` bands and one of ARITHMETICS.
+    """Return the text of `frontend_tables.h` for `n_mels` bands and one of FRONTENDS.
 
     Raises:
         AudioError: n_mels is out of range.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quads_mcu import model_format
@@ -76,7 +76,7 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
             f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
         )
-    model = pack.pack(run.path)
+    model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
     fit(board, cost.flash_bytes, cost.ram_bytes)
     model_format.write(model, run.model_path)
