@@ -22,8 +22,8 @@ class Kernels:
 
     linear_bytes: workspace of quads_linear_s8 and quads_linear_add_s16 from (rows, n_in).
     head_bytes: workspace of quads_head from n_in.
-    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride is
-        d_model.
+    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride
+        is d_model.
     row_step: rows are computed in groups of so many; blocks are multiples of it.
     least_rows: rows from d_model, below which decoding the weights anew for every block costs more
         than the memory is worth; most_rows: above which it gains nothing.
