@@ -25,8 +25,8 @@ class Kernels:
     attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride
         is d_model.
     row_step: rows are computed in groups of so many; blocks are multiples of it.
-    least_rows: rows from d_model, below which decoding the weights anew for every block costs more
-        than the memory is worth; most_rows: above which it gains nothing.
+    least_rows: rows from (n_tokens, d_model), below which decoding the weights anew for every block
+        costs more than the memory is worth; most_rows: above which it gains nothing.
     pack: indices uint8 (n_out, n_in) and bits to the bytes that `quads_linear_t.indices` points to
         (docs/arithmetic.md, section 9).
     """
@@ -35,7 +35,7 @@ class Kernels:
     head_bytes: Callable[[int], int]
     attention_bytes: Callable[[int, int, int], int]
     row_step: int
-    least_rows: Callable[[int], int]
+    least_rows: Callable[[int, int], int]
     most_rows: int
     pack: Callable[[Index, int], Index] = pack_indices
 
@@ -66,7 +66,7 @@ PLAIN = Kernels(
     head_bytes=lambda n_in: PLAIN_TILE_ROWS * n_in,
     attention_bytes=_plain_attention_bytes,
     row_step=1,
-    least_rows=lambda d_model: 32,
+    least_rows=lambda n_tokens, d_model: 32,
     most_rows=1 << 15,
 )
 
@@ -82,7 +82,7 @@ DSP = replace(
     linear_bytes=_dsp_linear_bytes,
     attention_bytes=_dsp_attention_bytes,
     row_step=4,
-    least_rows=lambda d_model: max(12, d_model // 40 * 4),
+    least_rows=lambda n_tokens, d_model: max(n_tokens // 12, d_model // 40 * 4),
 )
 
 KERNELS = {"plain": PLAIN, "dsp": DSP, "helium": PLAIN}

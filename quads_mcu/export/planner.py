@@ -71,7 +71,7 @@ def plan(dims: Dimensions, variant: str = "plain") -> Plan:
         ExportError: unknown variant.
     """
     chosen = kernels(variant)
-    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.d_model))
+    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.n_tokens, dims.d_model))
     blocks = dict.fromkeys(BLOCKS, 1) | {"projections": least}
     budget = max(_needed(_tensors(dims, chosen, blocks), step) for step in STEPS)
     for step in BLOCKS:
