@@ -1,5 +1,3 @@
-#include <arm_mve.h>
-
 #include "quads_helium.h"
 
 /* Each decodes half a block: 4 channels of 16 inputs. `a` is where the first pair of channels goes,

@@ -1,4 +1,3 @@
-#include <arm_mve.h>
 #include <string.h>
 
 #include "quads_helium.h"

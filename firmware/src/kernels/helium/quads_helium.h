@@ -15,10 +15,9 @@
 #ifndef QUADS_HELIUM_H
 #define QUADS_HELIUM_H
 
-#include <stddef.h>
-#include <stdint.h>
+#include <arm_mve.h>
 
-#include "quads.h"
+#include "kernels/quads_kernels.h"
 
 enum {
   QUADS_BLOCK = 16,         /* inputs of one vector */
@@ -57,6 +56,26 @@ static inline quads_linear_work_t quads_linear_work(void *workspace) {
 /* First byte of the group that channel `first` begins. */
 static inline const uint8_t *quads_group(const quads_linear_t *w, size_t first) {
   return w->indices + first / QUADS_GROUP_ROWS * quads_padded(w->n_in) * w->bits;
+}
+
+/* Distance between the multipliers of neighbouring channels. */
+static inline size_t quads_multiplier_step(const quads_linear_t *w) {
+  return w->per_channel;
+}
+
+/* Saturate four lanes to int8, in the low byte of each. */
+static inline int32x4_t quads_sat8_lanes(int32x4_t a) {
+  const int16x8_t narrow = vqmovnbq_s32(vreinterpretq_s16_s32(a), a);
+  return vreinterpretq_s32_s8(vqmovnbq_s16(vreinterpretq_s8_s16(narrow), narrow));
+}
+
+/* Rows of input that quads_dot_2x4_s8 takes next when `rows` are left; never leaves one to three
+ * behind, which would cost as much as four. */
+static inline size_t quads_sum_rows_now(size_t rows) {
+  if (rows <= QUADS_SUM_ROWS) {
+    return rows;
+  }
+  return rows < QUADS_SUM_ROWS + 4 ? QUADS_SUM_ROWS - 4 : QUADS_SUM_ROWS;
 }
 
 /* Fill the table of pairs for 2, 3 or 4 bits; does nothing for 8. */

@@ -1,5 +1,3 @@
-#include <arm_mve.h>
-
 #include "quads_helium.h"
 
 /* Bits above the pair belong to another channel. */

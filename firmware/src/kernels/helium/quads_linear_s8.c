@@ -1,0 +1,82 @@
+#include "quads_helium.h"
+#include "quads_math.h"
+
+/* Two channels of up to QUADS_SUM_ROWS rows, four rows at a time. */
+static void requantize_pair(const int32_t *sums, size_t rows, const int32_t *multiplier,
+                            size_t step, int8_t *y, size_t y_stride) {
+  const int32x4_t m0 = vdupq_n_s32(multiplier[0]);
+  const int32x4_t m1 = vdupq_n_s32(multiplier[step]);
+  const uint32x4_t offsets = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)y_stride);
+
+  for (size_t t = 0; t < rows; t += 4) {
+    const int32x4_t a = vrmulhq_s32(vld1q_s32(sums + t), m0);
+    const int32x4_t b = vrmulhq_s32(vld1q_s32(sums + QUADS_SUM_ROWS + t), m1);
+    const int16x8_t b16 = vqmovnbq_s32(vreinterpretq_s16_s32(b), b);
+    const int8x16_t both = vqmovntq_s16(vreinterpretq_s8_s32(quads_sat8_lanes(a)), b16);
+    vstrhq_scatter_offset_p_u32((uint16_t *)(void *)y, offsets, vreinterpretq_u32_s8(both),
+                                vctp32q((uint32_t)(rows - t)));
+    y += 4 * y_stride;
+  }
+}
+
+static void many_rows(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
+                      size_t first_out, size_t n_out, int8_t *y, size_t y_stride,
+                      const quads_linear_work_t *work) {
+  const size_t padded = quads_padded(w->n_in);
+  const size_t step = quads_multiplier_step(w);
+  quads_dot_t dot = {.x_stride = x_stride,
+                     .length = w->n_in,
+                     .sums = work->sums,
+                     .sums_stride = QUADS_SUM_ROWS};
+
+  for (size_t n = 0; n < n_out; n += 2) {
+    const size_t channel = first_out + n;
+    if (n % QUADS_TILE_CHANNELS == 0) {
+      quads_decode_tile(w, channel, work->pairs, work->tile);
+    }
+    dot.tile = work->tile + n % QUADS_TILE_CHANNELS * padded;
+    dot.start[0] = w->bias[channel];
+    dot.start[1] = w->bias[channel + 1];
+    for (size_t t = 0; t < rows; t += dot.rows) {
+      dot.x = x + t * x_stride;
+      dot.rows = quads_sum_rows_now(rows - t);
+      quads_dot_2x4_s8(&dot);
+      requantize_pair(dot.sums, dot.rows, w->multiplier + channel * step, step,
+                      y + t * y_stride + n, y_stride);
+    }
+  }
+}
+
+/* One row, QUADS_SUMS channels at a time. */
+static void one_row(const int8_t *x, const quads_linear_t *w, size_t first_out, size_t n_out,
+                    int8_t *y, const quads_linear_work_t *work) {
+  const size_t end = first_out + n_out;
+
+  for (size_t n = first_out / QUADS_GROUP_ROWS * QUADS_GROUP_ROWS; n < end; n += QUADS_SUMS) {
+    const size_t channels = quads_min(end - n, QUADS_SUMS);
+    quads_dot_row(w, n, channels, x, work);
+    for (size_t c = n < first_out ? first_out - n : 0; c < channels; c += 4) {
+      const int32x4_t m =
+          w->per_channel ? vld1q_s32(w->multiplier + n + c) : vdupq_n_s32(w->multiplier[0]);
+      vstrbq_s32(y, quads_sat8_lanes(vrmulhq_s32(vld1q_s32(work->sums + c), m)));
+      y += 4;
+    }
+  }
+}
+
+void quads_linear_s8(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
+                     size_t first_out, size_t n_out, int8_t *y, size_t y_stride, void *workspace) {
+  const quads_linear_work_t work = quads_linear_work(workspace);
+
+  if (rows == 0) {
+    return;
+  }
+  quads_pair_table(w, work.pairs);
+  if (rows > QUADS_FEW_ROWS) {
+    many_rows(x, x_stride, rows, w, first_out, n_out, y, y_stride, &work);
+    return;
+  }
+  for (size_t t = 0; t < rows; t++) {
+    one_row(x + t * x_stride, w, first_out, n_out, y + t * y_stride, &work);
+  }
+}
