@@ -9,12 +9,11 @@ static void requantize_pair(const int32_t *sums, size_t rows, const int32_t *mul
   const uint32x4_t offsets = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)y_stride);
 
   for (size_t t = 0; t < rows; t += 4) {
+    const mve_pred16_t p = vctp32q((uint32_t)(rows - t));
     const int32x4_t a = vrmulhq_s32(vld1q_s32(sums + t), m0);
     const int32x4_t b = vrmulhq_s32(vld1q_s32(sums + QUADS_SUM_ROWS + t), m1);
-    const int16x8_t b16 = vqmovnbq_s32(vreinterpretq_s16_s32(b), b);
-    const int8x16_t both = vqmovntq_s16(vreinterpretq_s8_s32(quads_sat8_lanes(a)), b16);
-    vstrhq_scatter_offset_p_u32((uint16_t *)(void *)y, offsets, vreinterpretq_u32_s8(both),
-                                vctp32q((uint32_t)(rows - t)));
+    vstrbq_scatter_offset_p_s32(y, offsets, quads_sat8_lanes(a), p);
+    vstrbq_scatter_offset_p_s32(y + 1, offsets, quads_sat8_lanes(b), p);
     y += 4 * y_stride;
   }
 }
