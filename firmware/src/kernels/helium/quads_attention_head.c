@@ -4,7 +4,12 @@
 /* round(8192 * 2^(-i / 64)) */
 static const uint16_t exp_table[QUADS_EXP_STEPS] = QUADS_EXP_TABLE;
 
-enum { HALVINGS = 14 }; /* make any exponential zero */
+enum {
+  HALVINGS = 14, /* make any exponential zero */
+  EXP_STEP_BITS = 6,
+};
+
+_Static_assert(QUADS_EXP_STEPS == 1 << EXP_STEP_BITS, "steps per halving");
 
 typedef struct {
   int8_t *value;      /* [d_head][tokens], transposed, zeros behind n_tokens */
@@ -47,33 +52,57 @@ static void load_queries(const int8_t *first, const int8_t *second, size_t d_hea
   }
 }
 
-/* Powers of two of the scores less their maximum, 1.0 = 8192; returns their sum (section 6).
+/* What turns scores into powers of two. */
+typedef struct {
+  int32_t max; /* 16 times the greatest score */
+  int32x4_t multiplier;
+} softmax_t;
+
+static int32_t greatest(const int32_t *scores, size_t n_tokens) {
+  int32_t max = scores[0];
+
+  for (size_t vectors = n_tokens / 4; vectors > 0; vectors--) {
+    max = vmaxvq_s32(max, vld1q_s32(scores));
+    scores += 4;
+  }
+  return vmaxvq_p_s32(max, vld1q_s32(scores), vctp32q((uint32_t)(n_tokens % 4)));
+}
+
+/* Eight exponentials, 1.0 = 8192. */
+static inline uint16x8_t exps_of(const int32_t *scores, const softmax_t *softmax) {
+  const int32x4_t minus_16 = vdupq_n_s32(-16);
+  const int32x4x2_t s = vld2q_s32(scores);
+  const int32x4_t even =
+      vrmulhq_s32(vmlasq_n_s32(s.val[0], minus_16, softmax->max), softmax->multiplier);
+  const int32x4_t odd =
+      vrmulhq_s32(vmlasq_n_s32(s.val[1], minus_16, softmax->max), softmax->multiplier);
+  int16x8_t z = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(even), even), odd);
+  z = vminq_s16(z, vdupq_n_s16(HALVINGS * QUADS_EXP_STEPS));
+  const uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(z), vdupq_n_u16(QUADS_EXP_STEPS - 1));
+  const int16x8_t halvings = vnegq_s16(vshrq_n_s16(z, EXP_STEP_BITS));
+  return vshlq_u16(vldrhq_gather_shifted_offset_u16(exp_table, at), halvings);
+}
+
+/* Powers of two of the scores less their maximum; returns their sum (section 6).
  * scores: int32 [n_tokens], readable to a multiple of 8; exps: int16, eights 16 apart */
 static uint32_t softmax_exps(const int32_t *scores, size_t n_tokens, int32_t multiplier,
                              int16_t *exps) {
-  const int32x4_t minus_16 = vdupq_n_s32(-16);
-  const int32x4_t m = vdupq_n_s32(multiplier);
-  const uint16x8_t fraction = vdupq_n_u16(QUADS_EXP_STEPS - 1);
-  const int16x8_t most = vdupq_n_s16(HALVINGS * QUADS_EXP_STEPS);
-  int32_t max = scores[0];
+  const softmax_t softmax = {quads_shift_left(greatest(scores, n_tokens), 4),
+                             vdupq_n_s32(multiplier)};
   uint32_t sum = 0; /* 2^13 <= sum < 2^24 */
 
-  for (size_t u = 0; u < n_tokens; u += 4) {
-    max = vmaxvq_p_s32(max, vld1q_s32(scores + u), vctp32q((uint32_t)(n_tokens - u)));
+  for (size_t vectors = n_tokens / 8; vectors > 0; vectors--) {
+    const uint16x8_t e = exps_of(scores, &softmax);
+    sum = vaddvaq_u16(sum, e);
+    vst1q_s16(exps, vreinterpretq_s16_u16(e));
+    scores += 8;
+    exps += 16;
   }
-  max = quads_shift_left(max, 4);
-  for (size_t u = 0; u < n_tokens; u += 8, scores += 8, exps += 16) {
-    const int32x4x2_t s = vld2q_s32(scores);
-    const int32x4_t even = vrmulhq_s32(vmlasq_n_s32(s.val[0], minus_16, max), m);
-    const int32x4_t odd = vrmulhq_s32(vmlasq_n_s32(s.val[1], minus_16, max), m);
-    int16x8_t z = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(even), even), odd);
-    z = vminq_s16(z, most);
-    const uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(z), fraction);
-    const int16x8_t halvings = vnegq_s16(vshrq_n_s16(z, 6));
-    const uint16x8_t e = vshlq_u16(vldrhq_gather_shifted_offset_u16(exp_table, at), halvings);
-    const uint16x8_t kept = vpselq_u16(e, vdupq_n_u16(0), vctp16q((uint32_t)(n_tokens - u)));
-    sum = vaddvaq_u16(sum, kept);
-    vst1q_s16(exps, vreinterpretq_s16_u16(kept));
+  if (n_tokens % 8 != 0) {
+    const mve_pred16_t p = vctp16q((uint32_t)(n_tokens % 8));
+    const uint16x8_t e = vpselq_u16(exps_of(scores, &softmax), vdupq_n_u16(0), p);
+    sum = vaddvaq_u16(sum, e);
+    vst1q_s16(exps, vreinterpretq_s16_u16(e));
   }
   return sum;
 }
@@ -81,7 +110,7 @@ static uint32_t softmax_exps(const int32_t *scores, size_t n_tokens, int32_t mul
 /* out = sat8(RQ(sums, multiplier / sum)) (section 6). sums: int32 [d_head]; out: int8 [d_head] */
 static void put_values(const int32_t *sums, uint32_t sum, size_t d_head, int32_t multiplier,
                        int8_t *out) {
-  const uint32_t n = 32 - quads_bit_length(sum);
+  const uint32_t n = (uint32_t)__builtin_clz(sum);
   const uint32_t reciprocal = UINT32_MAX / ((sum << n) >> 16); /* 2^16 <= r < 2^17 */
   const int32_t m = (int32_t)(((uint64_t)(uint32_t)multiplier * reciprocal) >> (28 - n));
   const int32x4_t lanes = vdupq_n_s32(m);

@@ -58,15 +58,14 @@ static inline const uint8_t *quads_group(const quads_linear_t *w, size_t first) 
   return w->indices + first / QUADS_GROUP_ROWS * quads_padded(w->n_in) * w->bits;
 }
 
-/* Distance between the multipliers of neighbouring channels. */
-static inline size_t quads_multiplier_step(const quads_linear_t *w) {
-  return w->per_channel;
+/* The multipliers of channels n .. n + 3. */
+static inline int32x4_t quads_multipliers(const int32_t *multiplier, size_t per_channel, size_t n) {
+  return per_channel != 0 ? vld1q_s32(multiplier + n) : vdupq_n_s32(multiplier[0]);
 }
 
-/* Saturate four lanes to int8, in the low byte of each. */
+/* Saturate four lanes to int8. */
 static inline int32x4_t quads_sat8_lanes(int32x4_t a) {
-  const int16x8_t narrow = vqmovnbq_s32(vreinterpretq_s16_s32(a), a);
-  return vreinterpretq_s32_s8(vqmovnbq_s16(vreinterpretq_s8_s16(narrow), narrow));
+  return vmaxq_s32(vminq_s32(a, vdupq_n_s32(INT8_MAX)), vdupq_n_s32(INT8_MIN));
 }
 
 /* Rows of input that quads_dot_2x4_s8 takes next when `rows` are left; never leaves one to three
