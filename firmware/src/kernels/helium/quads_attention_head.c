@@ -147,8 +147,7 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
     int8_t *const second = t + 1 < n_tokens ? first + stride : first; /* the last one twice */
     load_queries(first, second, d_head, work.query);
     quads_dot_2x4_s8(&scores);
-    const uint32_t first_sum =
-        softmax_exps(work.sums, n_tokens, score_multiplier, work.exps);
+    const uint32_t first_sum = softmax_exps(work.sums, n_tokens, score_multiplier, work.exps);
     const uint32_t second_sum =
         softmax_exps(second_sums, n_tokens, score_multiplier, work.exps + 8);
     quads_dot_2x4_s16(&values);

@@ -50,14 +50,14 @@ static inline const uint8_t *half_2(const uint8_t *packed, const uint16_t *pairs
 }
 
 /* The other half of each block is skipped. */
-#define DECODE(bits, table)                             \
-  do {                                                  \
-    for (size_t k = 0; k < blocks; k++) {               \
-      packed = half_##bits(packed, table, a, b);        \
-      packed += 8 * bits;                               \
-      a += 32;                                          \
-      b += 32;                                          \
-    }                                                   \
+#define DECODE(bits, table)                      \
+  do {                                           \
+    for (size_t k = 0; k < blocks; k++) {        \
+      packed = half_##bits(packed, table, a, b); \
+      packed += 8 * bits;                        \
+      a += 32;                                   \
+      b += 32;                                   \
+    }                                            \
   } while (0)
 
 void quads_decode_tile(const quads_linear_t *w, size_t first, const quads_pairs_t *pairs,

@@ -20,13 +20,13 @@
 #include "kernels/quads_kernels.h"
 
 enum {
-  QUADS_BLOCK = 16,         /* inputs of one vector */
-  QUADS_GROUP_ROWS = 8,     /* channels that are packed together */
-  QUADS_TILE_CHANNELS = 4,  /* channels that are decoded together: half a group */
-  QUADS_PAIRS = 256,        /* entries of the table of pairs */
-  QUADS_SUMS = 128,         /* int32 sums in the workspace */
-  QUADS_SUM_ROWS = 64,      /* rows of input per call of quads_dot_2x4_s8: QUADS_SUMS / 2 */
-  QUADS_FEW_ROWS = 3,       /* up to here decoding on the fly is faster */
+  QUADS_BLOCK = 16,        /* inputs of one vector */
+  QUADS_GROUP_ROWS = 8,    /* channels that are packed together */
+  QUADS_TILE_CHANNELS = 4, /* channels that are decoded together: half a group */
+  QUADS_PAIRS = 256,       /* entries of the table of pairs */
+  QUADS_SUMS = 128,        /* int32 sums in the workspace */
+  QUADS_SUM_ROWS = 64,     /* rows of input per call of quads_dot_2x4_s8: QUADS_SUMS / 2 */
+  QUADS_FEW_ROWS = 3,      /* up to here decoding on the fly is faster */
 };
 
 /* Weights in the order in which a byte of indices holds them, the first one in the low byte. */
@@ -89,12 +89,12 @@ void quads_decode_tile(const quads_linear_t *w, size_t first, const quads_pairs_
 /* Products of a pair of vectors with rows: sums[c * sums_stride + t] = start[c] + tile[c] . x[t].
  * Strides are in elements. Four rows at a time; the sums of one to three rows take four places. */
 typedef struct {
-  const void *tile;   /* [ceil(length / lanes)][2][lanes], zeros behind `length` */
-  const int8_t *x;    /* [rows][length], rows x_stride apart */
+  const void *tile; /* [ceil(length / lanes)][2][lanes], zeros behind `length` */
+  const int8_t *x;  /* [rows][length], rows x_stride apart */
   size_t x_stride;
-  size_t rows;        /* at least 1 */
+  size_t rows; /* at least 1 */
   size_t length;
-  int32_t *sums;      /* [2][rows], sums_stride apart */
+  int32_t *sums; /* [2][rows], sums_stride apart */
   size_t sums_stride;
   int32_t start[2];
 } quads_dot_t;
@@ -112,10 +112,10 @@ typedef struct {
   const void *table;      /* quads_pairs_t; int8 centroids with 8 bits */
   const int8_t *x;        /* [16 * blocks] */
   size_t blocks;
-  size_t groups;          /* at least 1 */
-  const int32_t *bias;    /* [8 * groups] */
-  int32_t *sums;          /* [8 * groups] */
-  size_t bits;            /* 2, 3, 4 or 8 */
+  size_t groups;       /* at least 1 */
+  const int32_t *bias; /* [8 * groups] */
+  int32_t *sums;       /* [8 * groups] */
+  size_t bits;         /* 2, 3, 4 or 8 */
 } quads_dot_packed_t;
 
 void quads_dot_packed(const quads_dot_packed_t *dot);

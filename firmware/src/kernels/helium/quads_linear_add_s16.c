@@ -36,10 +36,8 @@ static void many_rows(const int8_t *x, size_t rows, const quads_linear_t *w, int
                       const quads_linear_work_t *work) {
   const size_t padded = quads_padded(w->n_in);
   const size_t step = w->per_channel;
-  quads_dot_t dot = {.x_stride = w->n_in,
-                     .length = w->n_in,
-                     .sums = work->sums,
-                     .sums_stride = QUADS_SUM_ROWS};
+  quads_dot_t dot = {
+      .x_stride = w->n_in, .length = w->n_in, .sums = work->sums, .sums_stride = QUADS_SUM_ROWS};
 
   for (size_t n = 0; n < w->n_out; n += 2) {
     const int32_t *const multiplier = w->multiplier + n * step;

@@ -32,10 +32,8 @@ static void many_rows(const int8_t *x, size_t x_stride, size_t rows, const quads
                       const quads_linear_work_t *work) {
   const size_t padded = quads_padded(w->n_in);
   const size_t step = w->per_channel;
-  quads_dot_t dot = {.x_stride = x_stride,
-                     .length = w->n_in,
-                     .sums = work->sums,
-                     .sums_stride = QUADS_SUM_ROWS};
+  quads_dot_t dot = {
+      .x_stride = x_stride, .length = w->n_in, .sums = work->sums, .sums_stride = QUADS_SUM_ROWS};
 
   for (size_t n = 0; n < n_out; n += 2) {
     const size_t channel = first_out + n;
