@@ -177,7 +177,11 @@ class EmulatedKernels:
         self.functions = ("harness_empty", *FUNCTIONS, *functions)
         self._folder = tempfile.TemporaryDirectory(prefix="quads-kernels-")
         self._work = Path(self._folder.name)
-        self._build([*kernel_sources(variant), *sources])
+        try:
+            self._build([*kernel_sources(variant), *sources])
+        except BaseException:
+            self._folder.cleanup()
+            raise
         self._heap = _symbol(self._work / "kernels.elf", "harness_heap")
 
     def __enter__(self) -> EmulatedKernels:
