@@ -10,7 +10,7 @@ from quads_mcu import model_format
 from quads_mcu.device import memory
 from quads_mcu.device.boards import Board
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, pack, planner
+from quads_mcu.export import csource, kernels, pack, planner
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -52,7 +52,7 @@ class Cost:
 
 def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
-    kinds = model_format.weight_bytes(model)
+    kinds = kernels.flash_by_kind(model, board.kernels)
     weights = sum(kinds.values())
     arena = planner.plan(model.dims, board.kernels).arena_bytes
     return Cost(
