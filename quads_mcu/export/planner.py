@@ -99,8 +99,7 @@ def _largest_block(dims: Dimensions, chosen: Kernels, step: str, budget: int) ->
     for n_blocks in range(1, t + 1):
         block = min(t, _divide(_divide(t, n_blocks), chosen.row_step) * chosen.row_step)
         blocks = dict.fromkeys(BLOCKS, 1) | {step: block}
-        fits = _needed(_tensors(dims, chosen, blocks), step) <= budget
-        if fits and block <= chosen.most_rows:
+        if _needed(_tensors(dims, chosen, blocks), step) <= budget:
             return block
     return 1
 
