@@ -58,7 +58,7 @@ def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
     }
     names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
     return {
-        "model.h": _render("model.h.j2", shared | _summary(model) | names),
+        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | names),
         "model_data.c": _render("model_data.c.j2", shared | _data(model, kernels)),
         "quads_format.h": render_format(),
     }
@@ -152,18 +152,18 @@ def c_string(text: str) -> str:
     return '"' + "".join(encoded) + '"'
 
 
-def _summary(model: PackedModel) -> dict[str, Any]:
-    kinds = model_format.weight_bytes(model)
+def _summary(model: PackedModel, kernels: str) -> dict[str, Any]:
+    kinds = variants.flash_by_kind(model, kernels)
     return {
         "window_s": model.dims.n_frames / FRAMES_PER_S,
-        "matrices": [_matrix_row(name, linear) for name, linear in model.linears()],
+        "matrices": [_matrix_row(name, linear, kernels) for name, linear in model.linears()],
         "flash_bytes": sum(kinds.values()),
         "flash_by_kind": kinds,
         "needed_in": lambda tensor: ", ".join(s for s in planner.STEPS if s in tensor.steps),
     }
 
 
-def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
+def _matrix_row(name: str, linear: PackedLinear, kernels: str) -> dict[str, Any]:
     n_out, n_in = linear.indices.shape
     constants = linear.centroids.nbytes + linear.bias.nbytes + linear.multiplier.nbytes
     multipliers = (
@@ -176,7 +176,7 @@ def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
         "n_out": n_out,
         "n_in": n_in,
         "bits": linear.bits,
-        "bytes": n_out * model_format.row_bytes(n_in, linear.bits) + constants,
+        "bytes": variants.kernels(kernels).index_bytes(n_out, n_in, linear.bits) + constants,
         "multiplier": " .. ".join(map(str, multipliers)),
     }
 
@@ -186,7 +186,7 @@ def _data(model: PackedModel, kernels: str) -> dict[str, Any]:
     return {
         "arrays": [
             _array(name, tensor)
-            for name, tensor in _packed_for(model, kernels).items()
+            for name, tensor in packed_tensors(model, kernels).items()
             if tensor.size
         ],
         "linears": dict(model.linears()),
@@ -203,7 +203,7 @@ def _data(model: PackedModel, kernels: str) -> dict[str, Any]:
     }
 
 
-def _packed_for(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
+def packed_tensors(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
     """Return the model's tensors by name, indices as the kernels want them."""
     pack = variants.kernels(kernels).pack
     tensors = model_format.tensors(model)
