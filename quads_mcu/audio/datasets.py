@@ -119,7 +119,14 @@ def _only(dataset: Dataset, splits: str, entry: str) -> Dataset:
     return replace(dataset, utterances=kept)
 
 
-def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress: Progress) -> Clips:
+def load_pcm(
+    dataset: Dataset,
+    split: str,
+    n_samples: int,
+    trim: bool,
+    progress: Progress,
+    keep: Callable[[Utterance], bool] = lambda _: True,
+) -> Clips:
     """Load the windows of one split.
 
     Clipped clips (over 0.1 % of the samples at full scale) and clips longer than the window
@@ -133,12 +140,13 @@ def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress:
         n_samples: length of the window.
         trim: cut leading and trailing silence first (`files.trim`).
         progress: called with files read.
+        keep: which utterances of the split.
     Raises:
         ConfigError: no such split.
     """
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
-    chosen = [item for item in dataset.utterances if item.split == split]
+    chosen = [item for item in dataset.utterances if item.split == split and keep(item)]
     slots = dataset.slots
     index = [{label: at for at, label in enumerate(slot.labels)} for slot in slots]
     pcm = np.zeros((len(chosen), n_samples), np.int16)

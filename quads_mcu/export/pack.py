@@ -34,7 +34,7 @@ from quads_mcu.model_format import (
     check,
     linear_shapes,
 )
-from quads_mcu.slots import UNKNOWN, Slot
+from quads_mcu.slots import Slot
 
 QUANTIZED_STUDENT = "student_quantized.safetensors"
 MAX_FILE_BYTES = 1 << 30
@@ -186,7 +186,7 @@ def pack_source(source: PackedSource) -> PackedModel:
         pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
-        unknown_class=_unknown_class(source.slots[0]),
+        unknown_class=slot_table.unknown_class(source.slots),
         provenance=dict(source.provenance),
     )
     try:
@@ -194,10 +194,6 @@ def pack_source(source: PackedSource) -> PackedModel:
     except ModelFormatError as problem:
         raise ExportError(f"the trained student cannot be packed: {problem}; {_RETRAIN}") from None
     return model
-
-
-def _unknown_class(slot: Slot) -> int:
-    return slot.labels.index(UNKNOWN) if UNKNOWN in slot.labels else -1
 
 
 def _layer(source: PackedSource, prefix: str) -> PackedLayer:

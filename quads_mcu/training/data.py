@@ -12,12 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.audio import datasets, sources
+from quads_mcu.audio import datasets, sources, unknown
 from quads_mcu.audio.augment import Augmenter, spec_augment
 from quads_mcu.audio.frontend import features
+from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
-from quads_mcu.slots import Slot
+from quads_mcu.slots import NONE, UNKNOWN, Slot
 from quads_mcu.training.problem import Batch, Mel
 
 Pcm = NDArray[np.int16]
@@ -28,10 +29,11 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots)."""
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots); unknown: bool (N,), no command."""
 
     pcm: Pcm
     answers: NDArray[np.int64]
+    unknown: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -76,10 +78,25 @@ def load(config: Config, progress: Progress) -> Corpus:
 
     def utterances(split: str) -> Utterances:
         clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
-        return Utterances(clips.pcm, clips.answers)
+        return _with_silence(clips, dataset.slots, split, config.project.seed)
 
     noises = datasets.load_noise(config)
     return Corpus(dataset.slots, utterances("train"), utterances("valid"), noises)
+
+
+def _with_silence(clips: Clips, slots: tuple[Slot, ...], split: str, seed: int) -> Utterances:
+    """Add silence where there is unknown speech."""
+    other = np.array([unknown.is_unknown(item) for item in clips.utterances], bool)
+    quiet = unknown.silence(int(other.sum()), clips.pcm.shape[1], seed, split)
+    answers = clips.answers
+    if len(quiet):
+        row = [slot.labels.index(NONE if at else UNKNOWN) for at, slot in enumerate(slots)]
+        answers = np.concatenate([answers, np.tile(np.array(row, np.int64), (len(quiet), 1))])
+    return Utterances(
+        np.concatenate([clips.pcm, quiet]),
+        answers,
+        np.concatenate([other, np.ones(len(quiet), bool)]),
+    )
 
 
 def clean_features(pcm: Pcm, n_mels: int, n_frames: int, progress: Progress) -> Mel:
@@ -114,6 +131,13 @@ class AugmentedBatches:
         n_frames: int,
     ) -> None:
         self._pcm = utterances.pcm
+        self._commands, self._unknown = (
+            np.flatnonzero(~utterances.unknown),
+            np.flatnonzero(utterances.unknown),
+        )
+        share = config.data.unknown_share
+        most = int(np.ceil(len(self._commands) * share / (1 - share)))
+        self._n_unknown = min(len(self._unknown), most)
         self._settings = config.augment
         self._augment = Augmenter(config.augment, noises)
         self._shape = n_mels, n_frames
@@ -121,11 +145,11 @@ class AugmentedBatches:
         self._seed = config.project.seed
 
     def __len__(self) -> int:
-        return -(-len(self._pcm) // self._batch_size)
+        return -(-(len(self._commands) + self._n_unknown) // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pcm))
+        order = self._order(epoch)
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)
         try:
@@ -138,6 +162,14 @@ class AugmentedBatches:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        """All commands, and as many of the unknown utterances as [data] unknown_share allows."""
+        rng = np.random.default_rng([self._seed, epoch])
+        if self._n_unknown == len(self._unknown):
+            return rng.permutation(len(self._pcm))
+        chosen = rng.choice(self._unknown, self._n_unknown, replace=False)
+        return rng.permutation(np.concatenate([self._commands, chosen]))
 
     def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
         generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]
