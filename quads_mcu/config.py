@@ -80,7 +80,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors), cut to size.',
+        'Initialisation: "random", or a Whisper encoder (as under [teacher] weights), cut to size.',
     )
 
 
@@ -89,7 +89,14 @@ class TeacherSection:
     """[teacher]"""
 
     weights: str = _setting(
-        "", "Whisper encoder file (.npz, .safetensors); empty: distil from labels alone."
+        "",
+        "Whisper encoder: .npz, .safetensors, .pt, a transformers directory or a hub id; empty: "
+        "distil from labels alone.",
+    )
+    projection: str = _setting(
+        "linear",
+        "Between features of different width: learned, or the authors' dilated max-pool.",
+        choices=("linear", "pooling"),
     )
     fine_tune_epochs: int = _setting(
         0, "Epochs of training the teacher's encoder on the task first.", low=0, high=1000

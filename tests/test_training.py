@@ -431,3 +431,22 @@ def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:
     config = dataclasses.replace(config, student=project.StudentSection(), teacher=section)
     with pytest.raises(TrainingError, match=r"none\.npz: no such file"):
         train.train(config, RunDir(corpus / "run2"), silent)
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(1280, 512), (384, 96), (384, 128), (64, 24), (8, 8)])
+def test_dilated_pooling_is_the_authors(wide: int, narrow: int) -> None:
+    """Spelled out: the largest of three features a dilation apart, every second one."""
+    x = np.random.default_rng(0).normal(size=(2, 5, wide)).astype(np.float32)
+    dilation = {1280: 128, 384: 96 if narrow == 96 else 64, 64: 8}.get(wide, 0)
+    expected = x
+    if wide != narrow:
+        tops = np.maximum(x[..., : wide - 2 * dilation], x[..., dilation : wide - dilation])
+        expected = np.maximum(tops, x[..., 2 * dilation :])[..., ::2]
+    assert expected.shape[-1] == narrow
+    found = teacher.dilated_pooling(torch.from_numpy(x), narrow)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_dilated_pooling_refuses_less_than_half() -> None:
+    with pytest.raises(TrainingError, match=r"384 features do not become 192.*\"linear\""):
+        teacher.dilated_pooling(torch.zeros(1, 2, 384), 192)

@@ -11,7 +11,7 @@ import torch
 
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
-from quads_mcu.model import dimensions
+from quads_mcu.model import dimensions, whisper_files
 from quads_mcu.run_dir import RunDir
 from quads_mcu.training import data, narrow, teacher, trainer
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
@@ -101,9 +101,9 @@ def _with_whisper(
 ) -> Problem:
     initial = None
     if config.student.init != "random":
-        initial = narrow.initial_state(
-            config.resolve(config.student.init), problem, config.project.seed, progress
-        )
+        where = config.student.init
+        path = whisper_files.locate(where, config.resolve(where))
+        initial = narrow.initial_state(path, problem, config.project.seed, progress)
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:
