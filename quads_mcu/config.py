@@ -157,7 +157,17 @@ class AugmentSection:
 class QuantizationSection:
     """[quantization]"""
 
-    bits: int = _setting(4, "Bits per weight index.", choices=(8, 4, 3, 2))
+    bits: int = _setting(
+        4,
+        "Bits per weight index; 32 and 16 train float students to compare with, never packed.",
+        choices=(32, 16, 8, 4, 3, 2),
+    )
+    budget_bytes: int = _setting(
+        0, "Choose bits per matrix so that the weights fit, bytes; 0: the same bits for all.", low=0
+    )
+    channel_scales: bool = _setting(
+        False, "A scale per output channel besides the codebook of each matrix."
+    )
 
 
 @dataclass(frozen=True)

@@ -16,13 +16,14 @@ import torch
 from safetensors.numpy import load_file
 
 from quads_mcu import config as project
-from quads_mcu.config import TrainSection
+from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
 from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
 from quads_mcu.training.activations import Grid
+from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
 from quads_mcu.training.schedule import rate_factor, schedule
@@ -86,7 +87,7 @@ def problem(stop_at: int | None = None, **changes: Any) -> Problem:
 
 
 def run(folder: Path, task: Problem, settings: TrainSection = SHORT) -> trainer.Trainer:
-    loop = trainer.Trainer(task, settings, 4, 0, folder)
+    loop = trainer.Trainer(task, settings, QuantizationSection(), 0, folder)
     loop.run(silent)
     return loop
 
@@ -122,7 +123,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
     """Eq. 4, spelled out as a loop over the weights."""
     torch.manual_seed(0)
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 3)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 3))
     weights = codebooks.weights(student, int8=False)
     for name, weight in weights.items():
         weight.retain_grad()
@@ -144,7 +145,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
 
 def test_reassign_and_snap() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 2)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 2))
     with torch.no_grad():
         codebooks.centroids["head"].copy_(torch.tensor([0.5, -0.5, 0.0, 0.1]))
         student.head.weight.fill_(0.07)
@@ -158,7 +159,7 @@ def test_reassign_and_snap() -> None:
 
 def test_int8_centroids_are_what_the_forward_pass_uses() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 4)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 4))
     for name in latents(student):
         weight = codebooks.weights(student, int8=True)[parameter_name(name)].detach()
         scale = codebooks.centroids[name].detach().abs().max() / 127

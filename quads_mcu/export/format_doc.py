@@ -16,7 +16,7 @@ _SCALARS = {
     "pool_multiplier": "requantization of the token sums to the head's input",
     "logit_scale": "float, real value of one LSB of a logit",
     "MATRIX.bits": "bits per index",
-    "MATRIX.weight_scale": "float, real value of one LSB of a centroid",
+    "MATRIX.weight_scale": "float, real value of one LSB of a centroid, of the largest channel",
     "MATRIX.input_scale": "float, real value of one LSB of the input",
     "MATRIX.output_scale": "float, real value of one LSB of the output",
     "NORM.shift": "right shift of the scaled value",

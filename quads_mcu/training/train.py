@@ -59,7 +59,7 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
     torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
     problem = load_problem(config, progress)
     loop = trainer.Trainer(
-        problem, config.train, config.quantization.bits, config.project.seed, run.path
+        problem, config.train, config.quantization, config.project.seed, run.path
     )
     loop.run(progress)
     return TrainResult(
