@@ -90,8 +90,7 @@ class TeacherSection:
 
     weights: str = _setting(
         "",
-        "Whisper encoder: .npz, .safetensors, .pt, a transformers directory or a hub id; empty: "
-        "distil from labels alone.",
+        "Whisper encoder (.npz, .safetensors, .pt, transformers folder, hub id); empty: none.",
     )
     projection: str = _setting(
         "linear",
