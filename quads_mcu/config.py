@@ -158,7 +158,7 @@ class QuantizationSection:
 
     bits: int = _setting(
         4,
-        "Bits per weight index; 32 and 16 train float students to compare with, never packed.",
+        "Bits per weight index; 32 and 16: float students to compare with.",
         choices=(32, 16, 8, 4, 3, 2),
     )
     budget_bytes: int = _setting(
