@@ -135,12 +135,8 @@ def evaluate(
     if as_json:
         console.result_json(found.to_json())
         return
-    rows = [
-        ("float student", found.float_accuracy.text()),
-        ("integer reference", found.reference_accuracy.text()),
-    ]
-    title = f"{len(found.labels)} utterances of split {split}"
-    console.table(title, ("model", "accuracy (95 % interval)"), rows)
+    title = f"{len(found.truth)} utterances of split {split}, accuracy (95 % interval)"
+    console.table(title, ("", "float student", "integer reference"), found.rows())
 
 
 @app.command()

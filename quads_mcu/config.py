@@ -54,7 +54,9 @@ class DataSection:
         "Manifests (CSV, JSONL: path, label, split), relative to this file; FILE#test: one split.",
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
-    label_column: str = _setting("label", "Manifest column that holds the intent.")
+    label_column: str = _setting(
+        "label", "Manifest column that holds the intent, where there is no [slots]."
+    )
     noise: list[str] = _setting(
         [], "Noise for augmentation: manifests (split train is used), sound files or folders."
     )
@@ -193,10 +195,15 @@ class ThresholdSection:
 
 @dataclass(frozen=True)
 class Config:
-    """One quads.toml. `intents` maps each intent to the phrases that mean it."""
+    """One quads.toml.
+
+    intents: maps each intent to the phrases that mean it. slots: maps each question to the manifest
+    column that answers it (docs/data.md); empty for a single one, the intent.
+    """
 
     project: ProjectSection = ProjectSection()
     intents: dict[str, list[str]] = field(default_factory=dict)
+    slots: dict[str, str] = field(default_factory=dict)
     data: DataSection = DataSection()
     audio: AudioSection = AudioSection()
     student: StudentSection = StudentSection()
@@ -254,8 +261,11 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
             raise ConfigError(f"{where}: unknown section [{name}]; {_nearest(name, names)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {name} must be a section [{name}], not {value!r}")
-        values[name] = (
-            _intents(value, where) if name == "intents" else _section(hints[name], value, where)
+        read = {"intents": _intents, "slots": _slots}.get(name)
+        values[name] = read(value, where) if read else _section(hints[name], value, where)
+    if values.get("slots") and values.get("intents"):
+        raise ConfigError(
+            f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
     return Config(**values, root=root)
 
@@ -280,6 +290,10 @@ def render(config: Config) -> str:
         if section.name == "intents":
             lines.append("# intent = [phrases that mean it]; used by `quads-mcu synth`.")
             lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
+            continue
+        if section.name == "slots":
+            lines.append("# slot = manifest column; only for commands that fill several slots.")
+            lines += [f"{_key(name)} = {_toml(column)}" for name, column in value.items()]
             continue
         for item in dataclasses.fields(value):
             lines.append(f"# {item.metadata['doc']}{_limits(item.metadata)}")
@@ -332,6 +346,13 @@ def _intents(values: dict[str, Any], where: str) -> dict[str, list[str]]:
         )
         if not well_formed or not phrases:
             raise ConfigError(f"{where}: [intents] {name} must be a list of phrases")
+    return values
+
+
+def _slots(values: dict[str, Any], where: str) -> dict[str, str]:
+    for name, column in values.items():
+        if not name.strip() or not isinstance(column, str) or not column.strip():
+            raise ConfigError(f"{where}: [slots] {name} must name a manifest column")
     return values
 
 

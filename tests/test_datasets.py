@@ -334,7 +334,7 @@ def test_load_dataset_without_sources(folder: Path) -> None:
 
 
 def dataset_of(*paths: Path) -> Dataset:
-    rows = [Utterance(path, "on", "train", "", f"m.csv:{n}") for n, path in enumerate(paths, 2)]
+    rows = [Utterance(path, ("on",), "train", "", f"m.csv:{n}") for n, path in enumerate(paths, 2)]
     return Dataset(rows, [], ["off", "on"])
 
 
@@ -502,10 +502,10 @@ def test_manifest_entry_can_name_its_splits(tmp_path: Path) -> None:
 
 
 def test_spread_takes_rows_from_everywhere() -> None:
-    utterances = [datasets.Utterance(Path(str(i)), "a", "test", "", str(i)) for i in range(10)]
+    utterances = [datasets.Utterance(Path(str(i)), ("a",), "test", "", str(i)) for i in range(10)]
     clips = datasets.Clips(
         np.arange(10, dtype=np.int16)[:, None],
-        np.arange(10),
+        np.arange(10)[:, None],
         np.ones(10, np.int64),
         utterances,
         [],

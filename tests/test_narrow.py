@@ -15,6 +15,7 @@ from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions, Preset
 from quads_mcu.model.encoder import Encoder
 from quads_mcu.model.whisper import WhisperEncoder
+from quads_mcu.slots import Slot
 from quads_mcu.training import narrow
 from quads_mcu.training.problem import Batch, Problem, Split, real_mel
 
@@ -141,8 +142,8 @@ def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
     def batches(epoch: int) -> Iterator[Batch]:
         raise AssertionError(epoch)
 
-    split = Split(mel, np.zeros(len(mel), np.int64))
-    return Problem(dims, ("a", "b"), split, split, batches, 1)
+    split = Split(mel, np.zeros((len(mel), 1), np.int64))
+    return Problem(dims, (Slot("intent", ("a", "b")),), split, split, batches, 1)
 
 
 def whisper_file(path: Path, n_mels: int, d: int, layers: int) -> None:

@@ -26,6 +26,7 @@ from quads_mcu.export.pack import Grid, PackedSource
 from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.run_dir import RunDir
+from quads_mcu.slots import Slot
 from quads_mcu.training import evaluation, trainer
 from quads_mcu.training.problem import Batch, Problem, Split
 
@@ -61,9 +62,9 @@ def train(folder: Path, dims: Dimensions, quantization: QuantizationSection) -> 
             yield rows, data[rows]
 
     names = tuple(f"intent {index}" for index in range(dims.n_classes))
-    split = Split(data, labels)
+    split = Split(data, labels[:, None])
     settings = TrainSection(warmup_epochs=2, cycles=0, final_epochs=2, lr_quant=1e-3)
-    problem = Problem(dims, names, split, split, batches, 4, fingerprint="abc")
+    problem = Problem(dims, (Slot("intent", names),), split, split, batches, 4, fingerprint="abc")
     trainer.Trainer(problem, settings, quantization, 0, folder).run(lambda *_: None)
 
 
@@ -187,7 +188,7 @@ def changed(source: PackedSource, kind: str) -> PackedSource:
     elif kind == "gamma":
         tensors["norm.weight"] = tensors["norm.weight"] * 1e9
     elif kind == "labels":
-        return dataclasses.replace(source, labels=("yes", "no"))
+        return dataclasses.replace(source, slots=(Slot("intent", ("yes", "no")),))
     return dataclasses.replace(
         source, grids=grids, tensors=tensors, centroids=centroids, indices=indices
     )

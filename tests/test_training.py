@@ -21,6 +21,7 @@ from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
+from quads_mcu.slots import Slot
 from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
 from quads_mcu.training.activations import Grid
 from quads_mcu.training.bits import uniform
@@ -30,6 +31,7 @@ from quads_mcu.training.schedule import rate_factor, schedule
 
 DIMS = Dimensions(8, 12, 16, 2, 1, 3)
 LABELS = ("left", "right", "stop")
+SLOTS = (Slot("intent", LABELS),)
 SHORT = TrainSection(
     warmup_epochs=2,
     cycles=1,
@@ -61,7 +63,7 @@ def split(n: int, seed: int) -> Split:
     mel = rng.integers(-100, -40, (n, DIMS.n_frames, DIMS.n_mels))
     for row, label in enumerate(labels):
         mel[row, :, 2 * label : 2 * label + 2] += 60
-    return Split(mel.astype(np.int8), labels.astype(np.int64))
+    return Split(mel.astype(np.int8), labels.astype(np.int64)[:, None])
 
 
 class KilledError(Exception):
@@ -82,7 +84,7 @@ def problem(stop_at: int | None = None, **changes: Any) -> Problem:
     taught = TeacherOutputs(
         rng.normal(size=(48, 24)).astype(np.float32), np.zeros((48, 3), np.float32), 1.0
     )
-    whole = Problem(DIMS, LABELS, data, split(30, 3), batches, 6, taught, fingerprint="data")
+    whole = Problem(DIMS, SLOTS, data, split(30, 3), batches, 6, taught, fingerprint="data")
     return dataclasses.replace(whole, **changes)
 
 
@@ -232,10 +234,10 @@ def test_learns_and_history_tells(tmp_path: Path) -> None:
     ]
     assert history[-1]["loss"] < history[0]["loss"]
     assert {"epoch", "cycle", "valid_float", "valid_quantized", "duration_s"} <= set(history[0])
-    valid = loop.problem.valid
-    measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    valid, right = loop.problem.valid, loop.problem.valid.answers[:, 0]
+    measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == right).mean()
     assert measured == loop.best["float"][0]
-    measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == right).mean()
     assert measured == loop.best["quantized"][0]
 
 
@@ -314,11 +316,11 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
 def test_refuses_data_without_every_class(tmp_path: Path) -> None:
     data = split(9, 0)
     with pytest.raises(TrainingError, match="split valid has no usable utterance of stop"):
-        run(tmp_path, problem(valid=Split(data.mel[:2], data.labels[:2])))
+        run(tmp_path, problem(valid=Split(data.mel[:2], data.answers[:2])))
     with pytest.raises(TrainingError, match="split train has no usable utterance of left, right"):
-        run(tmp_path, problem(train=Split(data.mel[2:3], data.labels[2:3])))
+        run(tmp_path, problem(train=Split(data.mel[2:3], data.answers[2:3])))
     with pytest.raises(TrainingError, match="at least two"):
-        run(tmp_path, problem(labels=("left",)))
+        run(tmp_path, problem(slots=(Slot("intent", ("left",)),)))
 
 
 def test_teacher_head_separates_features() -> None:
@@ -328,7 +330,7 @@ def test_teacher_head_separates_features() -> None:
     features[:, :3] += np.eye(3)[labels] * 0.2
     student = Student(DIMS)
     tensor = torch.from_numpy(features.astype(np.float32))
-    teacher.train_head(student, tensor, labels, 60, 0)
+    teacher.train_head(student, tensor, labels[:, None], [3], 60, 0)
     assert (student.head(tensor).argmax(1).numpy() == labels).mean() > 0.97
 
 
@@ -402,7 +404,7 @@ def test_train_command(
     config = corpus_config(corpus, fine_tune_epochs)
     place = RunDir(corpus / "run")
     outcome = train.train(config, place, silent)
-    assert outcome.labels == LABELS
+    assert outcome.slots == SLOTS
     assert outcome.teacher is not None and 0 <= outcome.teacher <= 1
     assert outcome.rows()[0][0] == "teacher"
     assert len(outcome.history) == 5

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import collections
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -21,6 +21,7 @@ from quads_mcu.audio.splits import SPLITS, choose_valid, speech_commands_split
 from quads_mcu.config import FILE_NAME, SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import AudioError, ConfigError
+from quads_mcu.slots import INTENT, NONE, Slot
 
 BACKGROUND_NOISE = "_background_noise_"
 
@@ -35,13 +36,18 @@ _SHOWN_PER_KIND = 3
 
 @dataclass(frozen=True)
 class Utterance:
-    """One labelled recording; `source` is the "file:line" or folder that names it."""
+    """One labelled recording: a label per slot; `source` is the "file:line" or folder it is in."""
 
     path: Path
-    label: str
+    answers: tuple[str, ...]
     split: str
     speaker: str
     source: str
+
+    @property
+    def label(self) -> str:
+        """Label of the first slot."""
+        return self.answers[0]
 
 
 @dataclass(frozen=True)
@@ -61,32 +67,51 @@ class Problem:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Usable utterances, what was left out or looks wrong, and the classes in order."""
+    """Usable utterances, what was left out or looks wrong, and the classes in order.
+
+    labels: of the first slot. slot_names: one for each of an utterance's answers.
+    """
 
     utterances: list[Utterance]
     problems: list[Problem]
     labels: list[str]
+    slot_names: tuple[str, ...] = (INTENT,)
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """Every slot; beyond the first, labels are those found, sorted, "none" first."""
+        found = [Slot(self.slot_names[0], tuple(self.labels))]
+        for place, name in enumerate(self.slot_names[1:], start=1):
+            labels = {item.answers[place] for item in self.utterances}
+            found.append(Slot(name, tuple(sorted(labels, key=lambda x: (x != NONE, x)))))
+        return tuple(found)
 
 
 @dataclass(frozen=True)
 class Clips:
     """The windows of one split.
 
-    pcm: int16, (N, n_samples). labels: int64, (N,), indices into `Dataset.labels`.
-    lengths: int64, (N,), samples before the padding. utterances: N, in the order of the rows.
+    pcm: int16, (N, n_samples). answers: int64, (N, n_slots), indices into the labels of
+    `Dataset.slots`. lengths: int64, (N,), samples before the padding. utterances: N, in the order
+    of the rows.
     """
 
     pcm: npt.NDArray[np.int16]
-    labels: npt.NDArray[np.int64]
+    answers: npt.NDArray[np.int64]
     lengths: npt.NDArray[np.int64]
     utterances: list[Utterance]
     problems: list[Problem]
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64]:
+        """Answers of the first slot, int64 (N,)."""
+        return self.answers[:, 0]
 
     def spread(self, count: int) -> Clips:
         """Return `count` windows (all, if there are fewer), evenly spaced over the rows."""
         rows = np.unique(np.linspace(0, len(self.pcm) - 1, count).round().astype(np.int64))
         chosen = [self.utterances[row] for row in rows]
-        return Clips(self.pcm[rows], self.labels[rows], self.lengths[rows], chosen, self.problems)
+        return Clips(self.pcm[rows], self.answers[rows], self.lengths[rows], chosen, self.problems)
 
 
 def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ()) -> Dataset:
@@ -109,11 +134,11 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
     total = len(data.manifests) + len(extra) + bool(data.speech_commands)
     for entry in data.manifests:
         name, _, splits = entry.partition("#")
-        part = read_manifest(config.resolve(name), data.label_column)
+        part = read_manifest(config.resolve(name), data.label_column, config.slots)
         parts.append(_only(part, splits, entry) if splits else part)
         progress("reading manifests", len(parts), total)
     for path in extra:
-        part = read_manifest(path)
+        part = read_manifest(path, slots=config.slots)
         # Recordings, where there are any to test with, are not mixed with synthesized speech.
         tested = any(item.split == "test" for known in parts for item in known.utterances)
         parts.append(_only(part, "train,valid", str(path)) if tested else part)
@@ -144,11 +169,16 @@ def _only(dataset: Dataset, splits: str, entry: str) -> Dataset:
             f"[data] manifests {entry!r}: no split {unknown[0]!r}; allowed: {', '.join(SPLITS)}"
         )
     kept = [item for item in dataset.utterances if item.split in wanted]
-    return Dataset(kept, dataset.problems, dataset.labels)
+    return replace(dataset, utterances=kept)
 
 
-def read_manifest(path: Path, label_column: str = "label") -> Dataset:
+def read_manifest(
+    path: Path, label_column: str = "label", slots: Mapping[str, str] | None = None
+) -> Dataset:
     """Read a CSV or JSONL manifest with the columns path, `label_column`, split, [speaker].
+
+    With `slots` (name -> column, see `manifest.Answer`), their columns take the place of
+    `label_column`; a slot that a row leaves empty is "none".
 
     Paths are relative to the manifest's folder. Where `speaker` is empty, `pseudo_speaker` takes
     its place. A manifest without a valid split gets one: a tenth of train, by speaker where every
@@ -159,16 +189,18 @@ def read_manifest(path: Path, label_column: str = "label") -> Dataset:
         ConfigError: the file is missing, too large, of another type, or lacks a column.
     """
     columns, rows = manifest.read_rows(path)
-    manifest.require(path, columns, ("path", label_column, "split"))
+    sources = [manifest.Answer.parse(name, text, columns) for name, text in (slots or {}).items()]
+    needed = [source.column for source in sources] or [label_column]
+    manifest.require(path, columns, ("path", *dict.fromkeys(needed), "split"))
     utterances: list[Utterance] = []
     problems: list[Problem] = []
     for line, row in rows:
-        item = _utterance(path, line, row, label_column)
+        item = _utterance(path, line, row, sources or label_column)
         if isinstance(item, Utterance):
             utterances.append(item)
         else:
             problems.append(item)
-    return _dataset(_with_valid_split(utterances), problems)
+    return _dataset(_with_valid_split(utterances), problems, slot_names=tuple(slots or (INTENT,)))
 
 
 def read_speech_commands(folder: Path, intents: Sequence[str] = ()) -> Dataset:
@@ -213,7 +245,9 @@ def combine(parts: Iterable[Dataset], intents: Sequence[str] = ()) -> Dataset:
     """
     problems: list[Problem] = []
     known: list[Utterance] = []
+    slot_names: tuple[str, ...] = (INTENT,)
     for part in parts:
+        slot_names = part.slot_names
         problems += part.problems
         for item in part.utterances:
             if intents and item.label not in intents:
@@ -223,7 +257,7 @@ def combine(parts: Iterable[Dataset], intents: Sequence[str] = ()) -> Dataset:
                 known.append(item)
     labels_of: dict[str, set[str]] = collections.defaultdict(set)
     for item in known:
-        labels_of[os.path.normpath(item.path.absolute())].add(item.label)
+        labels_of[os.path.normpath(item.path.absolute())].add(" + ".join(item.answers))
     first: dict[str, Utterance] = {}
     for item in known:
         place = os.path.normpath(item.path.absolute())
@@ -237,7 +271,7 @@ def combine(parts: Iterable[Dataset], intents: Sequence[str] = ()) -> Dataset:
             problems.append(_problem(item, kind, text))
         else:
             first[place] = item
-    return _dataset(list(first.values()), problems, intents)
+    return _dataset(list(first.values()), problems, intents, slot_names)
 
 
 def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress: Progress) -> Clips:
@@ -259,7 +293,8 @@ def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress:
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
     chosen = [item for item in dataset.utterances if item.split == split]
-    index = {label: position for position, label in enumerate(dataset.labels)}
+    slots = dataset.slots
+    index = [{label: at for at, label in enumerate(slot.labels)} for slot in slots]
     pcm = np.zeros((len(chosen), n_samples), np.int16)
     lengths: list[int] = []
     used: list[Utterance] = []
@@ -276,8 +311,9 @@ def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress:
             lengths.append(min(len(clip), n_samples))
             used.append(item)
         progress(f"loading {split}", count, len(chosen))
-    labels = np.array([index[item.label] for item in used], np.int64)
-    return Clips(pcm[: len(used)], labels, np.array(lengths, np.int64), used, problems)
+    rows = [[at[label] for at, label in zip(index, item.answers, strict=True)] for item in used]
+    answers = np.array(rows, np.int64).reshape(len(used), len(slots))
+    return Clips(pcm[: len(used)], answers, np.array(lengths, np.int64), used, problems)
 
 
 def load_noise(config: Config) -> list[Pcm]:
@@ -320,10 +356,13 @@ def report(problems: Sequence[Problem]) -> str:
 
 
 def _dataset(
-    utterances: list[Utterance], problems: list[Problem], labels: Sequence[str] = ()
+    utterances: list[Utterance],
+    problems: list[Problem],
+    labels: Sequence[str] = (),
+    slot_names: tuple[str, ...] = (INTENT,),
 ) -> Dataset:
     found = sorted({item.label for item in utterances})
-    return Dataset(utterances, problems, list(labels) or found)
+    return Dataset(utterances, problems, list(labels) or found, slot_names)
 
 
 def _problem(item: Utterance, kind: str, text: str) -> Problem:
@@ -334,17 +373,27 @@ def _problem(item: Utterance, kind: str, text: str) -> Problem:
 
 
 def _utterance(
-    source: Path, line: int, row: dict[str, str] | str, label_column: str
+    source: Path,
+    line: int,
+    row: dict[str, str] | str,
+    labels: str | Sequence[manifest.Answer],
 ) -> Utterance | Problem:
+    """`labels`: the column of the only slot, or where to find each of several."""
     if isinstance(row, str):
         return Problem(source, line, "bad line", row, source)
-    path, label, split = (row.get(name, "") for name in ("path", label_column, "split"))
+    path, split = row.get("path", ""), row.get("split", "")
     sound = source.parent / path
-    item = Utterance(sound, label, split, "", f"{source}:{line}")
     if not path:
         return Problem(source, line, "bad line", "the path is empty", source)
-    if not label:
-        return _problem(item, "unlabelled", f"column {label_column!r} is empty")
+    try:
+        answers = (
+            (row.get(labels, ""),) if isinstance(labels, str) else tuple(a.of(row) for a in labels)
+        )
+    except ValueError as problem:
+        return Problem(source, line, "bad line", str(problem), source)
+    item = Utterance(sound, answers, split, "", f"{source}:{line}")
+    if isinstance(labels, str) and not item.label:
+        return _problem(item, "unlabelled", f"column {labels!r} is empty")
     if split not in SPLITS:
         text = f"split {split!r} is not one of {', '.join(SPLITS)}"
         return _problem(item, "unknown split", text)
@@ -359,7 +408,7 @@ def _with_valid_split(utterances: list[Utterance]) -> list[Utterance]:
         return utterances
     chosen = choose_valid(
         [item.path.name for item in train],
-        [item.label for item in train],
+        [" + ".join(item.answers) for item in train],
         [item.speaker for item in train],
     )
     valid = {train[row].source for row in chosen}
@@ -385,7 +434,7 @@ def _speech_command(sound: Path, listed: dict[str, set[str]]) -> Utterance:
     else:
         split = speech_commands_split(sound.name)
     speaker = sound.name.partition("_nohash_")[0] if "_nohash_" in sound.name else ""
-    return Utterance(sound, label, split, speaker, str(sound))
+    return Utterance(sound, (label,), split, speaker, str(sound))
 
 
 def _usable(item: Utterance, problems: list[Problem]) -> Pcm | None:

@@ -31,7 +31,7 @@ COMPILE_FLAGS = (
 )  # fmt: skip
 SANITIZE_FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # What the model file defines beside weights and tables.
-NOT_WEIGHTS = {"layers", "labels"}
+NOT_WEIGHTS = {"layers", "labels", "slots"}
 ERROR_LINES = 6
 
 

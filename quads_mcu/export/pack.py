@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import quads_mcu
+from quads_mcu import slots as slot_table
 from quads_mcu.errors import ExportError, ModelFormatError
 from quads_mcu.model import codebook
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
@@ -33,6 +34,7 @@ from quads_mcu.model_format import (
     check,
     linear_shapes,
 )
+from quads_mcu.slots import UNKNOWN, Slot
 
 QUANTIZED_STUDENT = "student_quantized.safetensors"
 MAX_FILE_BYTES = 1 << 30
@@ -67,7 +69,7 @@ class PackedSource:
     """
 
     dims: Dimensions
-    labels: tuple[str, ...]
+    slots: tuple[Slot, ...]
     bits: Mapping[str, int]
     centroids: Mapping[str, Real]
     indices: Mapping[str, NDArray[np.uint8]]
@@ -129,7 +131,7 @@ def load_packed_source(run_dir: Path) -> PackedSource:
             for name, grid in scalars["grids"].items()
         }
         bits = {str(name): int(width) for name, width in scalars["bits"].items()}
-        labels = tuple(map(str, scalars["labels"]))
+        slots = slot_table.of_student(scalars)
         provenance = {str(k): str(v) for k, v in scalars.get("provenance", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise ExportError(f"{path}: damaged: {problem!r}; {_RETRAIN}") from None
@@ -152,7 +154,7 @@ def load_packed_source(run_dir: Path) -> PackedSource:
         if name.startswith(prefix)
     }
     provenance["quads_mcu"] = quads_mcu.__version__
-    return PackedSource(dims, labels, bits, centroids, indices, scales, others, grids, provenance)
+    return PackedSource(dims, slots, bits, centroids, indices, scales, others, grids, provenance)
 
 
 def pack_source(source: PackedSource) -> PackedModel:
@@ -172,7 +174,7 @@ def pack_source(source: PackedSource) -> PackedModel:
     head = _linear(source, "head", Grid(pooled), None)
     model = PackedModel(
         dims=dims,
-        labels=source.labels,
+        slots=source.slots,
         conv1=_linear(source, "conv1", MEL, grid("conv1").scale),
         conv1_gelu=_gelu_int8(grid("conv1").scale, grid("conv1_gelu")),
         conv1_gelu_zero_point=grid("conv1_gelu").zero_point,
@@ -186,6 +188,7 @@ def pack_source(source: PackedSource) -> PackedModel:
         pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
+        unknown_class=_unknown_class(source.slots[0]),
         provenance=dict(source.provenance),
     )
     try:
@@ -202,6 +205,10 @@ def _check_bits(dims: Dimensions, bits: Mapping[str, int]) -> None:
                 f"{name} was trained at {bits.get(name)} bits, to compare with; the packed format "
                 f"has {', '.join(map(str, BITS))}: set [quantization] bits and {_RETRAIN}"
             )
+
+
+def _unknown_class(slot: Slot) -> int:
+    return slot.labels.index(UNKNOWN) if UNKNOWN in slot.labels else -1
 
 
 def _layer(source: PackedSource, prefix: str) -> PackedLayer:

@@ -107,6 +107,7 @@ def tables(values: dict[str, Any]) -> list[Table]:
             columns,
             accuracy_rows,
         ),
+        *_slot_table(values),
         ("Board against reference", ("", "compared", "differing"), equality_rows),
         ("Memory, bytes", ("", "predicted", "measured"), memory_rows),
     ]
@@ -119,6 +120,16 @@ def tables(values: dict[str, Any]) -> list[Table]:
         ]
         found.append(("Thresholds", ("", "measured", "limit", ""), rows))
     return found
+
+
+def _slot_table(values: dict[str, Any]) -> list[Table]:
+    if len(values["slot_accuracy"]) < 2:
+        return []
+    rows = [
+        (name, f"{a['correct']} / {a['total']}", f"{a['percent']:.1f} %", f"{a['macro_f1']:.3f}")
+        for name, a in values["slot_accuracy"].items()
+    ]
+    return [("Slots on the board", ("slot", "correct", "accuracy", "macro F1"), rows)]
 
 
 def _work_table(values: dict[str, Any]) -> Table:

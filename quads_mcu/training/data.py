@@ -17,6 +17,7 @@ from quads_mcu.audio.augment import Augmenter, spec_augment
 from quads_mcu.audio.frontend import features
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
+from quads_mcu.slots import Slot
 from quads_mcu.training.problem import Batch, Mel
 
 Pcm = NDArray[np.int16]
@@ -27,17 +28,17 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); labels: int64 (N,)."""
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots)."""
 
     pcm: Pcm
-    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Corpus:
-    """The windows to train on and to choose by, noise for augmentation, and the classes."""
+    """The windows to train on and to choose by, noise for augmentation, and the slots."""
 
-    labels: tuple[str, ...]
+    slots: tuple[Slot, ...]
     train: Utterances
     valid: Utterances
     noises: list[Pcm]
@@ -45,8 +46,8 @@ class Corpus:
     def fingerprint(self) -> str:
         """Return SHA-256 (hex) of everything."""
         return digest(
-            *self.labels,
-            *(array for part in (self.train, self.valid) for array in (part.pcm, part.labels)),
+            *(text for slot in self.slots for text in (slot.name, *slot.labels)),
+            *(array for part in (self.train, self.valid) for array in (part.pcm, part.answers)),
             *self.noises,
         )
 
@@ -75,10 +76,10 @@ def load(config: Config, progress: Progress) -> Corpus:
 
     def utterances(split: str) -> Utterances:
         clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
-        return Utterances(clips.pcm, clips.labels)
+        return Utterances(clips.pcm, clips.answers)
 
     noises = datasets.load_noise(config)
-    return Corpus(tuple(dataset.labels), utterances("train"), utterances("valid"), noises)
+    return Corpus(dataset.slots, utterances("train"), utterances("valid"), noises)
 
 
 def clean_features(pcm: Pcm, n_mels: int, n_frames: int, progress: Progress) -> Mel:

@@ -15,13 +15,15 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from quads_mcu import slots
 from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.encoder import Student, identity
 from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
-from quads_mcu.training import activations, bits, checkpoint
+from quads_mcu.slots import Slot
+from quads_mcu.training import activations, bits, checkpoint, losses
 from quads_mcu.training.activations import Grid, Grids
 from quads_mcu.training.codebooks import Codebooks
 from quads_mcu.training.problem import Mel, Problem, Split, real_mel
@@ -87,7 +89,7 @@ class Trainer:
         if (folder / CHECKPOINT).exists():
             self._restore()
         elif not any(epoch.distills for epoch in self.epochs):
-            self.best["float"] = _measure(lambda mel: self.student(mel)[1], problem.valid)
+            self.best["float"] = self._measure(lambda mel: self.student(mel)[1])
             self._write_float()
 
     def run(self, progress: Progress) -> None:
@@ -207,14 +209,16 @@ class Trainer:
         return total / steps
 
     def _loss(self, epoch: Epoch, rows: NDArray[np.int64], mel: Tensor) -> Tensor:
-        labels = torch.from_numpy(self.problem.train.labels[rows])
+        answers = torch.from_numpy(self.problem.train.answers[rows])
+        sizes = self.problem.sizes
         if epoch.distills:
             z, logits = self.student(mel)
         else:
             z, logits = self._quantized(mel)
-        truth = F.cross_entropy(logits, labels)
+        truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
-            own = _divergence(logits, self.float_student(mel)[1])
+            target = self.float_student(mel)[1]
+            own = losses.divergence(logits, target, sizes, _SELF_TEMPERATURE)
             return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
@@ -234,12 +238,11 @@ class Trainer:
     def _validate(self, epoch: Epoch) -> dict[str, float]:
         """Measure the student in float and quantized; keep the best where the epoch says so."""
         self.student.eval()
-        split = self.problem.valid
-        floating = _measure(lambda mel: self.student(mel)[1], split)
+        floating = self._measure(lambda mel: self.student(mel)[1])
         held = self.codebooks
         if held is None:
             self.codebooks = self._fit()
-        quantized = _measure(lambda mel: self._quantized(mel)[1], split)
+        quantized = self._measure(lambda mel: self._quantized(mel)[1])
         if epoch.chosen and epoch.distills and floating >= self.best["float"]:
             self.best["float"] = floating
             self._write_float()
@@ -249,8 +252,11 @@ class Trainer:
         self.codebooks = held
         return {"valid_float": floating[0], "valid_quantized": quantized[0]}
 
+    def _measure(self, model: Any) -> list[float]:
+        return _measure(model, self.problem.valid, self.problem.sizes)
+
     def _scalars(self) -> dict[str, Any]:
-        return {"dims": asdict(self.problem.dims), "labels": list(self.problem.labels)}
+        return {"dims": asdict(self.problem.dims), "slots": slots.to_json(self.problem.slots)}
 
     def _write_float(self) -> None:
         checkpoint.write(self.folder / FLOAT_STUDENT, self.student.state_dict(), self._scalars())
@@ -323,19 +329,8 @@ class Trainer:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
 
 
-def _divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Return KL(target || logits) at a temperature, scaled to its gradients (Hinton 2015)."""
-    t = _SELF_TEMPERATURE
-    log_p = F.log_softmax(logits / t, dim=1)
-    return (
-        t
-        * t
-        * F.kl_div(log_p, F.log_softmax(target / t, dim=1), reduction="batchmean", log_target=True)
-    )
-
-
-def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
-    """Read a float student (or a teacher) and its labels.
+def read_student(path: Path) -> tuple[Student, tuple[Slot, ...]]:
+    """Read a float student and its slots.
 
     Raises:
         TrainingError: missing or damaged.
@@ -346,8 +341,8 @@ def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
     try:
         student = Student(Dimensions(**scalars["dims"]))
         student.load_state_dict(tensors)
-        return student.eval(), tuple(scalars["labels"])
-    except (KeyError, TypeError, RuntimeError) as problem:
+        return student.eval(), slots.of_student(scalars)
+    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
         raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
 
 
@@ -369,9 +364,9 @@ def logits_of(model: Any, mel: Mel) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def _measure(model: Any, split: Split) -> list[float]:
-    """Return accuracy (0 .. 1) and minus the cross-entropy, to be compared in this order."""
+def _measure(model: Any, split: Split, sizes: list[int]) -> list[float]:
+    """Return accuracy of whole commands (0 .. 1) and minus the cross-entropy, in this order."""
     logits = torch.from_numpy(logits_of(model, split.mel))
-    labels = torch.from_numpy(split.labels)
-    correct = float((logits.argmax(1) == labels).double().mean())
-    return [correct, -float(F.cross_entropy(logits, labels))]
+    answers = torch.from_numpy(split.answers)
+    correct = losses.exact_match(logits, answers, sizes)
+    return [correct, -float(losses.cross_entropy(logits, answers, sizes))]
