@@ -61,9 +61,14 @@ class DataSection:
         [], "Noise for augmentation: manifests (split train is used), sound files or folders."
     )
     trim: bool = _setting(False, "Cut leading and trailing silence before the window is placed.")
-    synth: bool = _setting(False, "Add synthesized speech of the [intents] phrases (espeak-ng).")
+    synth: bool = _setting(
+        False, "Add synthesized speech (espeak-ng) of the [intents] phrases or the templates."
+    )
     synth_per_phrase: int = _setting(
-        60, "Synthesized training utterances per phrase.", low=1, high=100_000
+        60, "Synthesized training utterances per phrase or template.", low=1, high=100_000
+    )
+    templates: list[str] = _setting(
+        [], "Commands with [slots]: `(make|get) me a [{size}] {drink}`, said with [values]."
     )
 
 
@@ -122,6 +127,9 @@ class TrainSection:
     quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
     final_epochs: int = _setting(
         3, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
+    )
+    synth_ratio: float = _setting(
+        0.0, "Synthesized utterances per recording in an epoch; 0: all of them.", low=0, high=1000
     )
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     alpha: float = _setting(
@@ -198,12 +206,14 @@ class Config:
     """One quads.toml.
 
     intents: maps each intent to the phrases that mean it. slots: maps each question to the manifest
-    column that answers it (docs/data.md); empty for a single one, the intent.
+    column that answers it (docs/data.md); empty for a single one, the intent. values: of each slot
+    in [data] templates.
     """
 
     project: ProjectSection = ProjectSection()
     intents: dict[str, list[str]] = field(default_factory=dict)
     slots: dict[str, str] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
     data: DataSection = DataSection()
     audio: AudioSection = AudioSection()
     student: StudentSection = StudentSection()
@@ -261,8 +271,12 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
             raise ConfigError(f"{where}: unknown section [{name}]; {_nearest(name, names)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {name} must be a section [{name}], not {value!r}")
-        read = {"intents": _intents, "slots": _slots}.get(name)
-        values[name] = read(value, where) if read else _section(hints[name], value, where)
+        if name in ("intents", "values"):
+            values[name] = _phrase_lists(value, f"{where}: [{name}]")
+        elif name == "slots":
+            values[name] = _slots(value, where)
+        else:
+            values[name] = _section(hints[name], value, where)
     if values.get("slots") and values.get("intents"):
         raise ConfigError(
             f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
@@ -294,6 +308,10 @@ def render(config: Config) -> str:
         if section.name == "slots":
             lines.append("# slot = manifest column; only for commands that fill several slots.")
             lines += [f"{_key(name)} = {_toml(column)}" for name, column in value.items()]
+            continue
+        if section.name == "values":
+            lines.append("# slot = [what [data] templates may say in its place].")
+            lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
             continue
         for item in dataclasses.fields(value):
             lines.append(f"# {item.metadata['doc']}{_limits(item.metadata)}")
@@ -339,13 +357,13 @@ def _value(value: Any, hint: Any, metadata: Any, key: str, where: str) -> Any:
     return value
 
 
-def _intents(values: dict[str, Any], where: str) -> dict[str, list[str]]:
+def _phrase_lists(values: dict[str, Any], where: str) -> dict[str, list[str]]:
     for name, phrases in values.items():
         well_formed = isinstance(phrases, list) and all(
             isinstance(phrase, str) and phrase.strip() for phrase in phrases
         )
         if not well_formed or not phrases:
-            raise ConfigError(f"{where}: [intents] {name} must be a list of phrases")
+            raise ConfigError(f"{where} {name} must be a list of phrases")
     return values
 
 

@@ -43,6 +43,7 @@ class Utterance:
     split: str
     speaker: str
     source: str
+    synthesized: bool = False
 
     @property
     def label(self) -> str:
@@ -138,10 +139,13 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
         parts.append(_only(part, splits, entry) if splits else part)
         progress("reading manifests", len(parts), total)
     for path in extra:
-        part = read_manifest(path, slots=config.slots)
-        # Recordings, where there are any to test with, are not mixed with synthesized speech.
-        tested = any(item.split == "test" for known in parts for item in known.utterances)
-        parts.append(_only(part, "train,valid", str(path)) if tested else part)
+        part = read_manifest(path, slots={name: name for name in config.slots})
+        spoken = [replace(item, synthesized=True) for item in part.utterances]
+        part = replace(part, utterances=spoken)
+        # Recordings, where there are any to choose by or to test with, stay among themselves.
+        recorded = {item.split for known in parts for item in known.utterances} - {"train"}
+        kept = [split for split in SPLITS if split not in recorded]
+        parts.append(_only(part, ",".join(kept), str(path)))
         progress("reading manifests", len(parts), total)
     if data.speech_commands:
         folder = config.resolve(data.speech_commands)

@@ -28,10 +28,11 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots)."""
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots); synthesized: bool (N,)."""
 
     pcm: Pcm
     answers: NDArray[np.int64]
+    synthesized: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,8 @@ def load(config: Config, progress: Progress) -> Corpus:
 
     def utterances(split: str) -> Utterances:
         clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
-        return Utterances(clips.pcm, clips.answers)
+        synthesized = np.array([item.synthesized for item in clips.utterances], np.bool_)
+        return Utterances(clips.pcm, clips.answers, synthesized)
 
     noises = datasets.load_noise(config)
     return Corpus(dataset.slots, utterances("train"), utterances("valid"), noises)
@@ -98,8 +100,9 @@ class AugmentedBatches:
     the epoch's number and the settings, but not on what ran before.
 
     Args:
-        utterances: the training split.
-        config: [augment], [train] batch_size and the seed are used.
+        utterances: the training split. Of the synthesized ones, where there are recordings, an
+            epoch takes `synth_ratio` per recording, others each time.
+        config: [augment], [train] batch_size and synth_ratio, and the seed are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
         n_frames: frames of the window.
@@ -119,13 +122,20 @@ class AugmentedBatches:
         self._shape = n_mels, n_frames
         self._batch_size = config.train.batch_size
         self._seed = config.project.seed
+        self._recorded, self._synthesized = (
+            np.flatnonzero(utterances.synthesized == kind) for kind in (False, True)
+        )
+        wanted = round(config.train.synth_ratio * len(self._recorded))
+        self._drawn = min(wanted, len(self._synthesized)) if wanted else len(self._synthesized)
 
     def __len__(self) -> int:
-        return -(-len(self._pcm) // self._batch_size)
+        return -(-(len(self._recorded) + self._drawn) // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
-        order = np.random.default_rng([self._seed, epoch]).permutation(len(self._pcm))
+        rng = np.random.default_rng([self._seed, epoch])
+        drawn = rng.permutation(self._synthesized)[: self._drawn]
+        order = rng.permutation(np.concatenate([self._recorded, drawn]))
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)
         try:
