@@ -68,7 +68,8 @@ class PackedLinear:
 
     indices: uint8 (N, K), unpacked; centroids: int8 (2**bits,); bias: int32 (N,), the input's zero
     point folded in; multiplier: int32 (1,) or (N,), the requantization (empty for the head).
-    The scales are floats for people and analysis: real = scale * integer.
+    The scales are floats for people and analysis: real = scale * integer; where output channels
+    have multipliers of their own, weight_scale is that of the largest.
     """
 
     bits: int

@@ -132,7 +132,9 @@ def test_figures_and_plot_of_an_operating_point() -> None:
 
 def test_an_epoch_holds_all_commands_and_its_share_of_unknown_speech() -> None:
     other = np.arange(50) >= 12
-    utterances = data.Utterances(np.zeros((50, 3200), np.int16), np.zeros((50, 1), int), other)
+    utterances = data.Utterances(
+        np.zeros((50, 3200), np.int16), np.zeros((50, 1), int), other & False, other
+    )
     config = Config(
         data=DataSection(unknown_share=0.25),
         train=TrainSection(batch_size=5),

@@ -80,21 +80,23 @@ def _readers(config: Config, extra: Sequence[Path]) -> Iterator[Reader]:
         yield lambda _, name=name, splits=splits, entry=entry: _only(  # type: ignore[misc]
             layouts.read_manifest(config.resolve(name), data.label_column, slots), splits, entry
         )
-    for path in extra:
-        yield lambda known, path=path: _synthesized(path, known, config)  # type: ignore[misc]
     if data.fsc:
         yield lambda _: layouts.read_fsc(config.resolve(data.fsc), slots)
     if data.slurp:
         yield lambda _: layouts.read_slurp(config.resolve(data.slurp), slots)
     if data.speech_commands:
         yield lambda _: _speech_commands(config)
+    for path in extra:
+        yield lambda known, path=path: _synthesized(path, known, config)  # type: ignore[misc]
 
 
 def _synthesized(path: Path, known: Sequence[Dataset], config: Config) -> Dataset:
-    """Recordings, where there are any to test with, are not mixed with synthesized speech."""
-    found = layouts.read_manifest(path, slots=config.slots)
-    tested = any(item.split == "test" for part in known for item in part.utterances)
-    return _only(found, "train,valid" if tested else "", str(path))
+    """Recordings, where there are any to choose by or to test with, stay among themselves."""
+    found = layouts.read_manifest(path, slots={name: name for name in config.slots})
+    spoken = [replace(item, synthesized=True) for item in found.utterances]
+    recorded = {item.split for part in known for item in part.utterances} - {"train"}
+    kept = [split for split in SPLITS if split not in recorded]
+    return _only(replace(found, utterances=spoken), ",".join(kept), str(path))
 
 
 def _speech_commands(config: Config) -> Dataset:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -29,10 +30,14 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots); unknown: bool (N,), no command."""
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots).
+
+    synthesized, unknown: bool (N,), whether spoken by a machine, and whether no command.
+    """
 
     pcm: Pcm
     answers: NDArray[np.int64]
+    synthesized: NDArray[np.bool_]
     unknown: NDArray[np.bool_]
 
 
@@ -92,9 +97,11 @@ def _with_silence(clips: Clips, slots: tuple[Slot, ...], split: str, seed: int) 
     if len(quiet):
         row = [slot.labels.index(NONE if at else UNKNOWN) for at, slot in enumerate(slots)]
         answers = np.concatenate([answers, np.tile(np.array(row, np.int64), (len(quiet), 1))])
+    spoken = np.array([item.synthesized for item in clips.utterances], bool)
     return Utterances(
         np.concatenate([clips.pcm, quiet]),
         answers,
+        np.concatenate([spoken, np.zeros(len(quiet), bool)]),
         np.concatenate([other, np.ones(len(quiet), bool)]),
     )
 
@@ -115,8 +122,10 @@ class AugmentedBatches:
     the epoch's number and the settings, but not on what ran before.
 
     Args:
-        utterances: the training split.
-        config: [augment], [train] batch_size and the seed are used.
+        utterances: the training split. Of the synthesized ones, where there are recordings, an
+            epoch takes `synth_ratio` per recording, others each time; so of unknown speech, up to
+            [data] unknown_share of the epoch.
+        config: [augment], [train] batch_size and synth_ratio, and the seed are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
         n_frames: frames of the window.
@@ -131,21 +140,26 @@ class AugmentedBatches:
         n_frames: int,
     ) -> None:
         self._pcm = utterances.pcm
-        self._commands, self._unknown = (
-            np.flatnonzero(~utterances.unknown),
-            np.flatnonzero(utterances.unknown),
-        )
-        share = config.data.unknown_share
-        most = int(np.ceil(len(self._commands) * share / (1 - share)))
-        self._n_unknown = min(len(self._unknown), most)
         self._settings = config.augment
         self._augment = Augmenter(config.augment, noises)
         self._shape = n_mels, n_frames
         self._batch_size = config.train.batch_size
         self._seed = config.project.seed
+        spoken, unknown = utterances.synthesized, utterances.unknown
+        recorded, synthesized, other = (
+            np.flatnonzero(mask) for mask in (~spoken & ~unknown, spoken & ~unknown, unknown)
+        )
+        wanted = round(config.train.synth_ratio * len(recorded)) or len(synthesized)
+        n_synthesized = min(wanted, len(synthesized))
+        share = config.data.unknown_share
+        most = math.ceil((len(recorded) + n_synthesized) * share / (1 - share))
+        self._recorded = recorded
+        # Rows of which every epoch draws some, and how many.
+        self._drawn = [(synthesized, n_synthesized), (other, min(most, len(other)))]
 
     def __len__(self) -> int:
-        return -(-(len(self._commands) + self._n_unknown) // self._batch_size)
+        size = len(self._recorded) + sum(count for _, count in self._drawn)
+        return -(-size // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
@@ -164,12 +178,9 @@ class AugmentedBatches:
             pool.shutdown(cancel_futures=True)
 
     def _order(self, epoch: int) -> NDArray[np.int64]:
-        """All commands, and as many of the unknown utterances as [data] unknown_share allows."""
         rng = np.random.default_rng([self._seed, epoch])
-        if self._n_unknown == len(self._unknown):
-            return rng.permutation(len(self._pcm))
-        chosen = rng.choice(self._unknown, self._n_unknown, replace=False)
-        return rng.permutation(np.concatenate([self._commands, chosen]))
+        drawn = [rng.permutation(rows)[:count] for rows, count in self._drawn]
+        return rng.permutation(np.concatenate([self._recorded, *drawn]))
 
     def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
         generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]
