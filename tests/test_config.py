@@ -16,8 +16,8 @@ from quads_mcu.config import AudioSection, Config, DataSection, StudentSection, 
 from quads_mcu.errors import ConfigError
 
 SECTIONS = [
-    "project", "intents", "slots", "data", "audio", "student", "teacher", "train", "augment",
-    "quantization", "rejection", "target", "thresholds",
+    "project", "intents", "slots", "values", "data", "audio", "student", "teacher", "train",
+    "augment", "quantization", "rejection", "target", "thresholds",
 ]  # fmt: skip
 
 
@@ -144,7 +144,7 @@ def test_render_explains_every_setting() -> None:
 def test_render_is_valid_toml_with_every_key() -> None:
     tree = tomllib.loads(project.render(Config()))
     for section in dataclasses.fields(Config):
-        if section.name not in ("root", "intents", "slots"):
+        if section.name not in ("root", "intents", "slots", "values"):
             kind = getattr(Config(), section.name)
             assert list(tree[section.name]) == [item.name for item in dataclasses.fields(kind)]
 

@@ -396,10 +396,11 @@ def test_unknown_entries_that_cannot_be_used(tmp_path: Path) -> None:
 
 
 def test_silence_is_quiet_seeded_and_never_twice_the_same() -> None:
-    found = unknown.silence(200, 1600, 3)
+    found = unknown.silence(25 * 199 + 1, 1600, 3, "train")
     assert (found.dtype, found.shape) == (np.int16, (200, 1600))
     rms = np.sqrt((found.astype(np.float64) ** 2).mean(axis=1))
     assert rms.max() < 33 and rms.min() < 1 and np.median(rms) > 1
-    np.testing.assert_array_equal(found, unknown.silence(200, 1600, 3))
-    assert (found != unknown.silence(200, 1600, 4)).any()
-    assert unknown.silence(0, 1600, 3).shape == (0, 1600)
+    np.testing.assert_array_equal(found, unknown.silence(25 * 200, 1600, 3, "train"))
+    assert (found != unknown.silence(25 * 200, 1600, 4, "train")).any()
+    assert (found != unknown.silence(25 * 200, 1600, 3, "test")).any()
+    assert unknown.silence(0, 1600, 3, "valid").shape == (0, 1600)

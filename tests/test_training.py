@@ -16,7 +16,7 @@ import torch
 from safetensors.numpy import load_file
 
 from quads_mcu import config as project
-from quads_mcu.config import TrainSection
+from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
@@ -24,6 +24,7 @@ from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
 from quads_mcu.training.activations import Grid
+from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
 from quads_mcu.training.schedule import rate_factor, schedule
@@ -88,7 +89,7 @@ def problem(stop_at: int | None = None, **changes: Any) -> Problem:
 
 
 def run(folder: Path, task: Problem, settings: TrainSection = SHORT) -> trainer.Trainer:
-    loop = trainer.Trainer(task, settings, 4, 0, folder)
+    loop = trainer.Trainer(task, settings, QuantizationSection(), 0, folder)
     loop.run(silent)
     return loop
 
@@ -124,7 +125,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
     """Eq. 4, spelled out as a loop over the weights."""
     torch.manual_seed(0)
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 3)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 3))
     weights = codebooks.weights(student, int8=False)
     for name, weight in weights.items():
         weight.retain_grad()
@@ -146,7 +147,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
 
 def test_reassign_and_snap() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 2)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 2))
     with torch.no_grad():
         codebooks.centroids["head"].copy_(torch.tensor([0.5, -0.5, 0.0, 0.1]))
         student.head.weight.fill_(0.07)
@@ -160,7 +161,7 @@ def test_reassign_and_snap() -> None:
 
 def test_int8_centroids_are_what_the_forward_pass_uses() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 4)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 4))
     for name in latents(student):
         weight = codebooks.weights(student, int8=True)[parameter_name(name)].detach()
         scale = codebooks.centroids[name].detach().abs().max() / 127
@@ -433,3 +434,22 @@ def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:
     config = dataclasses.replace(config, student=project.StudentSection(), teacher=section)
     with pytest.raises(TrainingError, match=r"none\.npz: no such file"):
         train.train(config, RunDir(corpus / "run2"), silent)
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(1280, 512), (384, 96), (384, 128), (64, 24), (8, 8)])
+def test_dilated_pooling_is_the_authors(wide: int, narrow: int) -> None:
+    """Spelled out: the largest of three features a dilation apart, every second one."""
+    x = np.random.default_rng(0).normal(size=(2, 5, wide)).astype(np.float32)
+    dilation = {1280: 128, 384: 96 if narrow == 96 else 64, 64: 8}.get(wide, 0)
+    expected = x
+    if wide != narrow:
+        tops = np.maximum(x[..., : wide - 2 * dilation], x[..., dilation : wide - dilation])
+        expected = np.maximum(tops, x[..., 2 * dilation :])[..., ::2]
+    assert expected.shape[-1] == narrow
+    found = teacher.dilated_pooling(torch.from_numpy(x), narrow)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_dilated_pooling_refuses_less_than_half() -> None:
+    with pytest.raises(TrainingError, match=r"384 features do not become 192.*\"linear\""):
+        teacher.dilated_pooling(torch.zeros(1, 2, 384), 192)

@@ -80,21 +80,23 @@ def _readers(config: Config, extra: Sequence[Path]) -> Iterator[Reader]:
         yield lambda _, name=name, splits=splits, entry=entry: _only(  # type: ignore[misc]
             layouts.read_manifest(config.resolve(name), data.label_column, slots), splits, entry
         )
-    for path in extra:
-        yield lambda known, path=path: _synthesized(path, known, config)  # type: ignore[misc]
     if data.fsc:
         yield lambda _: layouts.read_fsc(config.resolve(data.fsc), slots)
     if data.slurp:
         yield lambda _: layouts.read_slurp(config.resolve(data.slurp), slots)
     if data.speech_commands:
         yield lambda _: _speech_commands(config)
+    for path in extra:
+        yield lambda known, path=path: _synthesized(path, known, config)  # type: ignore[misc]
 
 
 def _synthesized(path: Path, known: Sequence[Dataset], config: Config) -> Dataset:
-    """Recordings, where there are any to test with, are not mixed with synthesized speech."""
-    found = layouts.read_manifest(path, slots=config.slots)
-    tested = any(item.split == "test" for part in known for item in part.utterances)
-    return _only(found, "train,valid" if tested else "", str(path))
+    """Recordings, where there are any to choose by or to test with, stay among themselves."""
+    found = layouts.read_manifest(path, slots={name: name for name in config.slots})
+    spoken = [replace(item, synthesized=True) for item in found.utterances]
+    recorded = {item.split for part in known for item in part.utterances} - {"train"}
+    kept = [split for split in SPLITS if split not in recorded]
+    return _only(replace(found, utterances=spoken), ",".join(kept), str(path))
 
 
 def _speech_commands(config: Config) -> Dataset:
@@ -119,7 +121,14 @@ def _only(dataset: Dataset, splits: str, entry: str) -> Dataset:
     return replace(dataset, utterances=kept)
 
 
-def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress: Progress) -> Clips:
+def load_pcm(
+    dataset: Dataset,
+    split: str,
+    n_samples: int,
+    trim: bool,
+    progress: Progress,
+    keep: Callable[[Utterance], bool] = lambda _: True,
+) -> Clips:
     """Load the windows of one split.
 
     Clipped clips (over 0.1 % of the samples at full scale) and clips longer than the window
@@ -133,12 +142,13 @@ def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress:
         n_samples: length of the window.
         trim: cut leading and trailing silence first (`files.trim`).
         progress: called with files read.
+        keep: which utterances of the split.
     Raises:
         ConfigError: no such split.
     """
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
-    chosen = [item for item in dataset.utterances if item.split == split]
+    chosen = [item for item in dataset.utterances if item.split == split and keep(item)]
     slots = dataset.slots
     index = [{label: at for at, label in enumerate(slot.labels)} for slot in slots]
     pcm = np.zeros((len(chosen), n_samples), np.int16)

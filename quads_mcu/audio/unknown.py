@@ -18,6 +18,7 @@ from quads_mcu.slots import NONE, UNKNOWN
 # Quietest and loudest silence, root mean square in LSB; one window in this many of unknown ones.
 _SILENCE_RMS = (0.3, 30.0)
 SILENCE_EVERY = 25
+_SILENCE_STREAM = 0x51
 
 
 def read(entries: Sequence[tuple[str, Path]], n_samples: int) -> Dataset:
@@ -67,12 +68,24 @@ def added(commands: Dataset, other: Dataset) -> Dataset:
     return Dataset(utterances, problems, [*labels, UNKNOWN], commands.slot_names)
 
 
-def silence(count: int, n_samples: int, seed: int) -> Pcm:
+def is_unknown(item: Utterance) -> bool:
+    """Return whether an utterance is no command."""
+    return item.label == UNKNOWN
+
+
+def is_command(item: Utterance) -> bool:
+    """Return whether an utterance is a command."""
+    return item.label != UNKNOWN
+
+
+def silence(n_others: int, n_samples: int, seed: int, split: str) -> Pcm:
     """Return windows of what a microphone gives where nothing is heard, int16 (count, n_samples).
 
-    White noise; its level is drawn between a third of a LSB and -60 dB.
+    White noise; its level is drawn between a third of a LSB and -60 dB. One window, at least, for
+    SILENCE_EVERY others; different ones in every split.
     """
-    rng = np.random.default_rng([seed, 0x51])
+    count = -(-n_others // SILENCE_EVERY)
+    rng = np.random.default_rng([seed, SPLITS.index(split), _SILENCE_STREAM])
     low, high = (float(np.log(level)) for level in _SILENCE_RMS)
     levels = np.exp(rng.uniform(low, high, (count, 1)))
     return files.to_int16(levels * rng.standard_normal((count, n_samples)))

@@ -31,6 +31,7 @@ class Utterance:
     source: str
     start: int = 0
     length: int = 0
+    synthesized: bool = False
 
     @property
     def label(self) -> str:

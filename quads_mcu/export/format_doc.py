@@ -18,7 +18,7 @@ _SCALARS = {
     "unknown_class": "label of the first slot that stands for what is no command; −1: none",
     "reject_threshold": "least margin of an accepted command, in LSB of a logit",
     "MATRIX.bits": "bits per index",
-    "MATRIX.weight_scale": "float, real value of one LSB of a centroid",
+    "MATRIX.weight_scale": "float, real value of one LSB of a centroid, of the largest channel",
     "MATRIX.input_scale": "float, real value of one LSB of the input",
     "MATRIX.output_scale": "float, real value of one LSB of the output",
     "NORM.shift": "right shift of the scaled value",

@@ -12,6 +12,11 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
 from quads_mcu.export import csource, kernels, pack, planner
+=======
+from quads_mcu.console import Progress
+from quads_mcu.device.boards import Board, fit
+from quads_mcu.errors import ExportError
+from quads_mcu.export import csource, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -94,13 +99,23 @@ def _needs(
     }
 
 
-def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> Cost:
+def export(
+    run: RunDir,
+    board: Board,
+    *,
+    bits: int | None,
+    out: Path | None,
+    progress: Progress = lambda *_: None,
+) -> Cost:
     """Pack the run's student, check that it fits, and write its C source.
+
+    With [data] unknown, the threshold of rejection is set on split valid.
 
     Raises:
         ExportError: the run was trained at other bits, cannot be represented, or does not fit.
     """
-    trained = run.config().quantization.bits
+    config = run.config()
+    trained = config.quantization.bits
     if bits is not None and bits != trained:
         raise ExportError(
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
@@ -109,6 +124,10 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
     model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
     memory.place(board, cost.needs)
+=======
+    fit(board, cost.flash_bytes, cost.ram_bytes)
+    if config.data.unknown:
+        model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
     csource.write_sources(model, source_dir, board.kernels)

@@ -7,18 +7,20 @@ everything they depend on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
-from quads_mcu.model import whisper
+from quads_mcu.model import dimensions, whisper, whisper_files
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.paths import cache_dir
@@ -43,13 +45,15 @@ def outputs(
     Raises:
         TrainingError: the weights cannot be used.
     """
-    path = config.resolve(config.teacher.weights)
-    encoder = whisper.read_encoder(path)
+    where = config.teacher.weights
+    encoder = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
     dims = encoder.dimensions(n_frames, sum(sizes(corpus.slots)))
     weights = digest(*(part for item in sorted(encoder.tensors.items()) for part in item))
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
         settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
+    if config.teacher.projection == "pooling":
+        settings |= {"width": dimensions.PRESETS[config.student.preset].d_model}
     key = digest(fingerprint, dims, sorted(settings.items()), config.project.seed)
     cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
     if cached.exists():
@@ -86,15 +90,49 @@ def _compute(
         logits = teacher.head(features).numpy()
         valid_logits = teacher.head(_pooled(teacher, valid_mel, progress))
     accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
+    if settings.projection == "pooling":
+        width = dimensions.PRESETS[config.student.preset].d_model
+        features = _pooled(teacher, mel, progress, lambda x: dilated_pooling(x, width))
     return TeacherOutputs(features.numpy(), logits, accuracy)
 
 
-def _pooled(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
-    """Return pooled features, float32 (N, d_model)."""
+def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
+    """Narrow features as the paper's authors do: a dilated max-pool over the feature axis.
+
+    Kernel 3, stride 2, and the dilation that gives `width` (1280 to 512: their 128).
+
+    Args:
+        tokens: float32 (..., d_model).
+    Returns:
+        float32 (..., width).
+    Raises:
+        TrainingError: `width` is half the features or more, and not all.
+    """
+    d_model = tokens.shape[-1]
+    if d_model == width:
+        return tokens
+    dilation = (d_model + 1 - 2 * width) // 2
+    if dilation < 1:
+        raise TrainingError(
+            f'[teacher] projection = "pooling" more than halves: {d_model} features do not become '
+            f'{width}; use "linear"'
+        )
+    pooled = F.max_pool1d(tokens.flatten(0, -2), kernel_size=3, stride=2, dilation=dilation)
+    return pooled.view(*tokens.shape[:-1], width)
+
+
+def _pooled(
+    teacher: Student,
+    mel: Mel,
+    progress: Progress,
+    narrowed: Callable[[Tensor], Tensor] = lambda tokens: tokens,
+) -> Tensor:
+    """Return features, narrowed and averaged over time, float32 (N, width)."""
     parts = []
     with torch.inference_mode():
         for at in range(0, len(mel), _BATCH):
-            parts.append(teacher(real_mel(mel[at : at + _BATCH]))[0])
+            tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]))
+            parts.append(narrowed(tokens).mean(dim=1))
             progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
     return torch.cat(parts).clone()
 

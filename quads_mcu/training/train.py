@@ -12,7 +12,7 @@ import torch
 from quads_mcu import slots
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
-from quads_mcu.model import dimensions
+from quads_mcu.model import dimensions, whisper_files
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import data, narrow, teacher, trainer
@@ -61,7 +61,7 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
     torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
     problem = load_problem(config, progress)
     loop = trainer.Trainer(
-        problem, config.train, config.quantization.bits, config.project.seed, run.path
+        problem, config.train, config.quantization, config.project.seed, run.path
     )
     loop.run(progress)
     return TrainResult(
@@ -103,9 +103,9 @@ def _with_whisper(
 ) -> Problem:
     initial = None
     if config.student.init != "random":
-        initial = narrow.initial_state(
-            config.resolve(config.student.init), problem, config.project.seed, progress
-        )
+        where = config.student.init
+        path = whisper_files.locate(where, config.resolve(where))
+        initial = narrow.initial_state(path, problem, config.project.seed, progress)
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:
