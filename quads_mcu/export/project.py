@@ -7,16 +7,12 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quads_mcu import model_format
+from quads_mcu.console import Progress
 from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, kernels, pack, planner
-=======
-from quads_mcu.console import Progress
-from quads_mcu.device.boards import Board, fit
-from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, pack, planner, rejection
+from quads_mcu.export import csource, kernels, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -124,8 +120,6 @@ def export(
     model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
     memory.place(board, cost.needs)
-=======
-    fit(board, cost.flash_bytes, cost.ram_bytes)
     if config.data.unknown:
         model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
