@@ -13,6 +13,7 @@ from firmware_build import DIMS, built, model, require, source_dir
 from random_model import random_model
 
 from quads_mcu import model_format
+from quads_mcu.audio import frontend
 from quads_mcu.device import boards, build, firmware_sizes, flash, memory
 from quads_mcu.device.client import Client
 from quads_mcu.device.elf import Elf
@@ -262,6 +263,28 @@ def test_what_is_no_elf_file(tmp_path: Path, content: bytes) -> None:
     path.write_bytes(content)
     with pytest.raises(BuildError):
         Elf(path).sizes()
+
+
+# --- cores without FPU ----------------------------------------------------------------------
+
+
+def test_a_core_without_fpu_computes_the_same(tmp_path: Path) -> None:
+    """RV32IMAC: float operations are calls of the compiler's library, in IEEE arithmetic."""
+    board = boards.load("qemu-riscv32")
+    require(board)
+    flags = [flag.replace("rv32imafc", "rv32imac").replace("ilp32f", "ilp32")
+             for flag in board.toolchain.flags]  # fmt: skip
+    assert "-march=rv32imac" in flags and "-mabi=ilp32" in flags
+    board = replace(board, toolchain=replace(board.toolchain, flags=tuple(flags)))
+    found = build.build(board, source_dir(board.kernels), tmp_path)
+    pcm = (np.random.default_rng(2).normal(size=160 * DIMS.n_frames) * 3000).astype(np.int16)
+    mel = frontend.features(pcm, DIMS.n_mels, DIMS.n_frames)
+    with flash.open_board(board, found.elf) as client:
+        client.send_pcm(pcm)
+        np.testing.assert_array_equal(client.features(), mel)
+        np.testing.assert_array_equal(
+            client.infer().logits, Reference(model()).logits(mel[None])[0]
+        )
 
 
 # --- the emulated board's counter -----------------------------------------------------------
