@@ -24,7 +24,7 @@ from quads_mcu.errors import ConfigError
 
 # Settings that do not change what a run holds, so that they may change between two commands.
 FREE = {"[project] name", "[train] threads", "[target] board"}
-FREE_SECTION = "[thresholds]"
+FREE_SECTIONS = ("[listen]", "[thresholds]")
 
 
 @dataclass(frozen=True)
@@ -128,4 +128,4 @@ def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     for section in sorted(set(left) | set(right)):
         a, b = left.get(section, {}), right.get(section, {})
         names += [f"[{section}] {k}" for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
-    return [name for name in names if name not in FREE and not name.startswith(FREE_SECTION)]
+    return [name for name in names if name not in FREE and not name.startswith(FREE_SECTIONS)]

@@ -277,7 +277,7 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     return;
   }
   if (!request->repeated || !window.inferred) {
-    const quads_observer_t observer = {enter_stage, NULL};
+    const quads_observer_t observer = {.enter = enter_stage};
     memset(stage_ticks + QUADS_STAGE_FRONTEND + 1, 0,
            (QUADS_STAGE_COUNT - QUADS_STAGE_FRONTEND - 1) * sizeof stage_ticks[0]);
     const int error = quads_infer(&runtime, logits, &observer);

@@ -81,6 +81,6 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
     fit(board, cost.flash_bytes, cost.ram_bytes)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir)
+    csource.write_sources(model, source_dir, run.config().listen)
     write_json(source_dir / COST_FILE, asdict(cost))
     return cost
