@@ -17,7 +17,7 @@ from quads_mcu.errors import ConfigError
 
 SECTIONS = [
     "project", "intents", "data", "audio", "student", "teacher", "train", "augment",
-    "quantization", "target", "thresholds",
+    "quantization", "listen", "target", "thresholds",
 ]  # fmt: skip
 
 

@@ -15,6 +15,7 @@ from random_model import random_model
 
 from quads_mcu.audio import frontend
 from quads_mcu.config import ListenSection
+from quads_mcu.device.build import kernel_sources
 from quads_mcu.export import csource, listener
 from quads_mcu.export.listener import GateSettings, Heard, Utterance
 from quads_mcu.export.reference import Reference
@@ -83,7 +84,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         out / "model_data.c",
         *sorted((FIRMWARE / "src").glob("*.c")),
         *sorted((FIRMWARE / "src" / "frontend").glob("*.c")),
-        *sorted((FIRMWARE / "src" / "kernels").glob("*.c")),
+        *kernel_sources("plain"),
     ]
     includes = [f"-I{path}" for path in (out, FIRMWARE / "include", FIRMWARE / "src")]
     done = subprocess.run(

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu import model_format
-from quads_mcu.device.boards import Board, fit
+from quads_mcu.device import memory
+from quads_mcu.device.boards import Board
 from quads_mcu.errors import ExportError
 from quads_mcu.export import csource, pack, planner
 from quads_mcu.run_dir import RunDir, write_json
@@ -53,7 +54,7 @@ def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
     kinds = model_format.weight_bytes(model)
     weights = sum(kinds.values())
-    arena = planner.plan(model.dims).arena_bytes
+    arena = planner.plan(model.dims, board.kernels).arena_bytes
     return Cost(
         weight_bytes=weights,
         weight_bytes_by_kind=kinds,
@@ -78,9 +79,17 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
         )
     model = pack.pack(run.path)
     cost = predict(model, board)
-    fit(board, cost.flash_bytes, cost.ram_bytes)
+    memory.place(
+        board,
+        {
+            "code": board.runtime_flash_bytes,
+            "weights": cost.weight_bytes,
+            "data": board.stack_bytes + board.runtime_ram_bytes,
+            "arena": cost.arena_bytes,
+        },
+    )
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir, run.config().listen)
+    csource.write_sources(model, source_dir, board.kernels, run.config().listen)
     write_json(source_dir / COST_FILE, asdict(cost))
     return cost
