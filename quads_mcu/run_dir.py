@@ -7,6 +7,7 @@ runs/NAME/
     evaluation.json          float student and integer reference on the test split
     BOARD/source/            generated C
     BOARD/build/             objects and firmware.elf
+    BOARD/listen/            the same of the firmware that listens
     BOARD/report/            report.json, report.html, junit.xml
 """
 
@@ -55,6 +56,10 @@ class RunDir:
     def build_dir(self, board: str) -> Path:
         """Objects and firmware of `board`."""
         return self.path / board / "build"
+
+    def listen_dir(self, board: str) -> Path:
+        """Objects and firmware of `board` that listens."""
+        return self.path / board / "listen"
 
     def report_dir(self, board: str) -> Path:
         """What was measured on `board`."""

@@ -105,6 +105,9 @@ void quads_listen_push(quads_listen_t *listen, const int16_t *pcm, size_t n_samp
  * window ever reaches across a gap. */
 void quads_listen_gap(quads_listen_t *listen, uint32_t n_samples);
 
+/* Frame number `frame`, int8 [n_mels], one of the newest ring_frames. */
+const int8_t *quads_listen_frame(const quads_listen_t *listen, uint32_t frame);
+
 /* Do what is to be done: an inference, or a slice of the encoder's front for the frames that came
  * in. `poll` may call quads_listen_push and quads_listen_gap and nothing else of this header; NULL:
  * none. Returns 1 and fills `event` when there is one; features and logits of the utterance stay

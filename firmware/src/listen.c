@@ -114,6 +114,10 @@ void quads_listen_push(quads_listen_t *listen, const int16_t *pcm, size_t n_samp
   }
 }
 
+const int8_t *quads_listen_frame(const quads_listen_t *listen, uint32_t frame) {
+  return ring_row(listen, frame);
+}
+
 /* The first frame after the gap is centred on its first sample, like that of every stream. */
 void quads_listen_gap(quads_listen_t *listen, uint32_t n_samples) {
   listen->samples += n_samples;

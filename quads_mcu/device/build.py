@@ -93,6 +93,7 @@ def build(
     sanitize: bool = False,
     progress: Progress = _silent,
     compiler: str | None = None,
+    listening: bool = False,
 ) -> Build:
     """Compile the model in `source_dir` with the firmware for `board`; write out_dir/firmware.elf.
 
@@ -101,6 +102,7 @@ def build(
         out_dir: gets objects, linker script, ELF and build.json. The ELF appears only when whole.
         sanitize: host only: address and undefined-behaviour sanitizers.
         compiler: use this one instead of the board's candidates.
+        listening: the firmware that listens all the time, in place of the one that answers tests.
     Raises:
         BuildError: no source, no toolchain, code that does not compile, or a region that overflows.
     """
@@ -114,11 +116,22 @@ def build(
         *sorted((firmware / "src").glob("*.c")),
         *sorted((firmware / "src" / "frontend").glob("*.c")),
         *kernel_sources(board.kernels),
-        *sorted((firmware / "app").glob("*.c")),
+        *application_sources(listening),
         *sorted((firmware / "ports" / board.port).glob("*.c")),
+        *sorted((firmware / "ports").glob("*.c") if board.stores_clips else ()),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
+
+
+def application_sources(listening: bool) -> list[Path]:
+    """Return the C files of the test server, or those of the firmware that listens."""
+    firmware = data_dir("firmware")
+    server = sorted((firmware / "app").glob("*.c"))
+    if not listening:
+        return server
+    shared = [path for path in server if path.name != "main.c"]
+    return [*shared, *sorted((firmware / "listen").glob("*.c"))]
 
 
 def kernel_sources(variant: str) -> list[Path]:
