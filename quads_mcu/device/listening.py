@@ -109,8 +109,8 @@ def listen(
         LinkError, ProtocolError: as the client raises them.
     """
     hello = client.hello()
-    start = {"clip": 0, "ticks_per_s": ticks_per_s, "rate_hz": rate_hz, "chunk_seed": chunk_seed}
-    settings = client.request("listen", {name: value for name, value in start.items()})
+    start: dict[str, int | bytes] = {"clip": 0, "ticks_per_s": ticks_per_s, "rate_hz": rate_hz}
+    settings = client.request("listen", start | {"chunk_seed": chunk_seed})
     events: list[Event] = []
     while True:
         answer = client.request("heard", {"event": len(events)})
