@@ -25,10 +25,13 @@ typedef struct {
   uint32_t received_bytes;
 } window_t;
 
+/* What depends on the model has its own place in the linker script, and the code takes sizes from
+ * quads_model: so code and other data are the same for every model, and predicted exactly. */
 static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static int32_t logits[QUADS_MODEL_CLASSES];
+
 static quads_t runtime;
 static window_t window;
-static int32_t logits[QUADS_MODEL_CLASSES];
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;
 
@@ -276,7 +279,7 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
 }
 
 static void stats(void *context, const quads_request_t *request, quads_sender_t *answer) {
-  uint32_t used = sizeof arena;
+  uint32_t used = quads_model.plan.arena_bytes;
   (void)context;
   (void)request;
   while (used > 0 && arena[used - 1] == PAINT) {
@@ -314,8 +317,8 @@ int main(int argc, char **argv) {
     quads_port_exit(unusable);
   }
   stage = QUADS_STAGE_END;
-  memset(arena, PAINT, sizeof arena);
-  if (quads_init(&runtime, &quads_model, arena, sizeof arena) != QUADS_OK) {
+  memset(arena, PAINT, quads_model.plan.arena_bytes);
+  if (quads_init(&runtime, &quads_model, arena, quads_model.plan.arena_bytes) != QUADS_OK) {
     quads_port_exit(1);
   }
   quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);

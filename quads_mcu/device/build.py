@@ -30,6 +30,8 @@ COMPILE_FLAGS = (
     "-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror",
     "-ffp-contract=off", "-ffunction-sections", "-fdata-sections",
 )  # fmt: skip
+# Labels of equal ending do not share bytes, so that the size of a model follows from its parts.
+BARE_METAL_FLAGS = ("-fno-merge-constants",)
 SANITIZE_FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # What the model file defines beside weights and tables.
 NOT_WEIGHTS = {"layers", "labels"}
@@ -117,8 +119,7 @@ def build(
         *sorted((firmware / "src" / "frontend").glob("*.c")),
         *kernel_sources(board.kernels),
         *application_sources(listening),
-        *sorted((firmware / "ports" / board.port).glob("*.c")),
-        *sorted((firmware / "ports").glob("*.c") if board.stores_clips else ()),
+        *port_sources(board),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
@@ -132,6 +133,17 @@ def application_sources(listening: bool) -> list[Path]:
         return server
     shared = [path for path in server if path.name != "main.c"]
     return [*shared, *sorted((firmware / "listen").glob("*.c"))]
+
+
+def port_sources(board: Board) -> list[Path]:
+    """Return the C files of the board's port.
+
+    Ports with memory regions share bare_metal/; boards with a clip store share the files in ports/.
+    """
+    ports = data_dir("firmware") / "ports"
+    folders = [board.port, *(["bare_metal"] if board.memory else [])]
+    found = [path for folder in folders for path in sorted((ports / folder).glob("*.c"))]
+    return [*found, *sorted(ports.glob("*.c") if board.stores_clips else ())]
 
 
 def kernel_sources(variant: str) -> list[Path]:
@@ -161,9 +173,15 @@ def compile_and_link(
 ) -> Build:
     """Compile any set of C files for `board`; the rest is as in `build`."""
     command, version = find_compiler(board, compiler)
-    extra = SANITIZE_FLAGS if sanitize else ()
+    extra = (*(BARE_METAL_FLAGS if board.memory else ()), *(SANITIZE_FLAGS if sanitize else ()))
     build_id = _build_id(board, sources, includes, [version, *extra])
-    flags = [*COMPILE_FLAGS, *board.toolchain.flags, *extra, *_defines(board, build_id)]
+    flags = [
+        *COMPILE_FLAGS,
+        *(BARE_METAL_FLAGS if board.memory else ()),
+        *board.toolchain.flags,
+        *extra,
+        *_defines(board, build_id),
+    ]
     flags += [f"-I{folder}" for folder in includes]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
@@ -289,7 +307,7 @@ def render_linker_script(board: Board, placement: memory.Placement) -> str:
     environment = Environment(
         loader=FileSystemLoader(data_dir("templates")), undefined=StrictUndefined
     )
-    template = environment.get_template(f"{board.port}.ld.j2")
+    template = environment.get_template("bare_metal.ld.j2")
     return template.render(board=board, placement=placement) + "\n"
 
 
