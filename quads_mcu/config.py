@@ -160,7 +160,9 @@ class ListenSection:
     gate_db: float = _setting(
         12.0, "A band counts as speech this far above its noise floor, dB.", low=1, high=60
     )
-    lead_ms: int = _setting(200, "Audio kept before the speech, ms.", low=0, high=2000)
+    lead_ms: int = _setting(
+        500, "Audio before the speech, ms: what the training clips have there.", low=0, high=2000
+    )
     tail_ms: int = _setting(
         200, "Pause after which the answer is prepared; kept behind the speech, ms.",
         low=10, high=2000,

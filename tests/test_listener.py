@@ -229,7 +229,7 @@ def test_no_window_reaches_across_a_gap(n_lost: int, run: Run) -> None:
 def test_settings_are_rounded_to_frames_and_lsb() -> None:
     section = ListenSection(gate_db=12.3, lead_ms=204, tail_ms=196, hangover_ms=100)
     assert GateSettings.of(section) == GateSettings(25, 20, 20, 20)
-    assert GateSettings.of(ListenSection()) == GateSettings(24, 20, 20, 50)
+    assert GateSettings.of(ListenSection()) == GateSettings(24, 50, 20, 50)
 
 
 @pytest.mark.parametrize(

@@ -22,7 +22,7 @@ typedef enum {
   QUADS_GATE_PAUSED,  /* its tail is complete: it may be over */
   QUADS_GATE_RESUMED, /* it was not */
   QUADS_GATE_CLOSED,  /* it was */
-  QUADS_GATE_FULL,    /* it fills the window; what follows up to the next pause is not heard */
+  QUADS_GATE_FULL,    /* it fills the window; what follows up to the next tail is not heard */
 } quads_gate_signal_t;
 
 typedef struct {

@@ -114,7 +114,7 @@ quads_gate_signal_t quads_gate_take(quads_gate_t *gate, const int8_t *mel, uint3
     return follow_speech(gate, loud, frame);
   }
   gate->quiet = (uint16_t)(loud ? 0 : gate->quiet + 1);
-  if (gate->quiet == gate->settings.hangover_frames) {
+  if (gate->quiet == gate->settings.tail_frames) {
     quads_gate_reset(gate);
   }
   return QUADS_GATE_NOTHING;

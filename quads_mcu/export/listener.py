@@ -155,7 +155,7 @@ class _Gate:
         self._quiet = 0 if loud else self._quiet + 1
         if self._state is _State.OPEN:
             return self._follow(frame, loud)
-        if self._quiet == self._settings.hangover_frames:
+        if self._quiet == self._settings.tail_frames:
             self._close()
         return None
 

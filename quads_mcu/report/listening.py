@@ -127,15 +127,16 @@ class Score:
     noise_events: int
 
 
-def score(events: Sequence[Event], segments: Sequence[Segment]) -> Score:
+def score(events: Sequence[Event], segments: Sequence[Segment], lead_frames: int) -> Score:
     """Match events with the clips of a scene.
 
-    An event belongs to every clip that its speech, from the window's start to its end, overlaps.
+    An event belongs to every clip that its speech overlaps: from lead_frames after the window's
+    start to its end.
     """
     hits: list[list[int]] = [[] for _ in segments]
     owners: list[list[int]] = [[] for _ in events]
     for index, event in enumerate(events):
-        start, end = 160 * event.start, 160 * max(event.end, event.start + 1)
+        start, end = 160 * (event.start + lead_frames), 160 * event.end
         for place, segment in enumerate(segments):
             if segment.start < end and start < segment.end:
                 hits[place].append(index)
