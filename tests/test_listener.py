@@ -22,7 +22,8 @@ from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions
 
 DIMS = Dimensions(n_mels=40, n_frames=100, d_model=16, n_heads=2, n_layers=1, n_classes=4)
-SETTINGS = GateSettings.of(ListenSection())
+SECTION = ListenSection(lead_ms=200)
+SETTINGS = GateSettings.of(SECTION)
 COMPILERS = {
     "gcc -O2": ["gcc", "-O2"],
     "gcc sanitizers": ["gcc", "-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover"],
@@ -78,7 +79,7 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
     compiler = COMPILERS[request.param]
     require_tool(compiler[0])
     out = tmp_path_factory.mktemp("listener")
-    csource.write_sources(random_model(DIMS, seed=5), out)
+    csource.write_sources(random_model(DIMS, seed=5), out, listen=SECTION)
     sources = [
         Path(__file__).parent / "listen_main.c",
         out / "model_data.c",
