@@ -71,7 +71,7 @@ def plan(dims: Dimensions, variant: str = "plain") -> Plan:
         ExportError: unknown variant.
     """
     chosen = kernels(variant)
-    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.d_model))
+    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.n_tokens, dims.d_model))
     blocks = dict.fromkeys(BLOCKS, 1) | {"projections": least}
     budget = max(_needed(_tensors(dims, chosen, blocks), step) for step in STEPS)
     for step in BLOCKS:
@@ -99,8 +99,7 @@ def _largest_block(dims: Dimensions, chosen: Kernels, step: str, budget: int) ->
     for n_blocks in range(1, t + 1):
         block = min(t, _divide(_divide(t, n_blocks), chosen.row_step) * chosen.row_step)
         blocks = dict.fromkeys(BLOCKS, 1) | {step: block}
-        fits = _needed(_tensors(dims, chosen, blocks), step) <= budget
-        if fits and block <= chosen.most_rows:
+        if _needed(_tensors(dims, chosen, blocks), step) <= budget:
             return block
     return 1
 
@@ -123,7 +122,7 @@ def _tensors(dims: Dimensions, chosen: Kernels, blocks: dict[str, int]) -> tuple
         "attention": (t * d, ("projections", "products", "output")),
         "key": (t * dims.d_head, ("projections", "products")),
         "value": (t * dims.d_head, ("projections", "products")),
-        "attention_workspace": (chosen.attention_bytes(t, dims.d_head), ("products",)),
+        "attention_workspace": (chosen.attention_bytes(t, dims.d_head, d), ("products",)),
         "output_workspace": (linear(blocks["output"], d), ("output",)),
         "feed_forward_normalized": (hidden * d, ("feed_forward",)),
         "hidden": (hidden * dims.d_ff, ("feed_forward",)),
