@@ -2,6 +2,7 @@
 # make test   formatting, types, all tests
 # make sizes  measure what firmware takes without its model; after every change of firmware/
 # make bench  reprint the figures of benchmarks/
+# make listen an hour of commands, other speech and noise streamed into the listening firmware
 BOARD ?= qemu-an386
 RUN   ?= runs/demo
 PY    := .venv/bin/python
@@ -10,7 +11,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast sizes bench lint format clean
+.PHONY: setup demo test test-fast sizes bench listen lint format clean
 setup:
 	@bash .ci/setup
 
@@ -25,6 +26,9 @@ test-fast: setup
 
 bench: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+
+listen: demo
+	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json
 
 sizes: setup
 	PYTHONPATH=tests $(PY) -m benchmarks.firmware_sizes

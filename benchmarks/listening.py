@@ -1,6 +1,6 @@
 """Continuous listening on a board: a scene of recorded commands, other speech and noise.
 
-    python benchmarks/listening.py RUN [--minutes 60] [--board qemu-an386] [--json FILE]
+    python -m benchmarks.listening RUN [--minutes 60] [--board qemu-an386] [--json FILE]
 
 RUN is an exported run trained on the shared wakewords. Every frame, window and logit is compared
 with the reference; commands and events are matched by overlap. Exits 1 when something was lost,
