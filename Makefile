@@ -1,5 +1,6 @@
 # make demo   train, export, build and prove the demo on an emulated board; leaves runs/demo
 # make test   formatting, types, all tests
+# make test-xtensa  the same C on an emulated Xtensa core
 # make sizes  measure what firmware takes without its model; after every change of firmware/
 # make bench  reprint the figures of benchmarks/
 # make listen an hour of commands, other speech and noise streamed into the listening firmware
@@ -11,7 +12,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast sizes bench listen lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench listen lint format clean
 setup:
 	@bash .ci/setup
 
@@ -29,6 +30,9 @@ bench: demo
 
 listen: demo
 	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json
+
+test-xtensa: setup
+	$(PY) -m pytest -q -rs tests/test_xtensa.py
 
 sizes: setup
 	PYTHONPATH=tests $(PY) -m benchmarks.firmware_sizes

@@ -31,4 +31,8 @@ void identity_send(quads_sender_t *answer, uint16_t max_payload_bytes) {
   quads_send_u8(answer, quads_port_tick.unit);
   quads_send_u8(answer, QUADS_STAGE_COUNT);
   quads_send_u32(answer, clips_count());
+  quads_send_u32(answer, (uint32_t)quads_model.reject_threshold);
+  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+    quads_send_u16(answer, quads_model.slots[i].n_labels);
+  }
 }

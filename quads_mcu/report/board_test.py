@@ -91,6 +91,10 @@ def tables(values: dict[str, Any]) -> list[Table]:
         )
         for name, a in values["accuracy"].items()
     ]
+    if lost := values["rejected"]:
+        interval = "{:.1f} - {:.1f} %".format(*lost["interval_95_percent"])
+        count = f"{lost['commands']} / {lost['of']}"
+        accuracy_rows.append(("rejected commands", count, f"{lost['percent']:.1f} %", interval))
     equality_rows = [
         (kind.replace("_", " "), f"{equality[kind]:,}", equality[f"{kind}_differing"])
         for kind in ("feature_bytes", "logits")
@@ -107,6 +111,7 @@ def tables(values: dict[str, Any]) -> list[Table]:
             columns,
             accuracy_rows,
         ),
+        *_slot_table(values),
         ("Board against reference", ("", "compared", "differing"), equality_rows),
         ("Memory, bytes", ("", "predicted", "measured"), memory_rows),
     ]
@@ -121,14 +126,27 @@ def tables(values: dict[str, Any]) -> list[Table]:
     return found
 
 
+def _slot_table(values: dict[str, Any]) -> list[Table]:
+    if len(values["slot_accuracy"]) < 2:
+        return []
+    rows = [
+        (name, f"{a['correct']} / {a['total']}", f"{a['percent']:.1f} %", f"{a['macro_f1']:.3f}")
+        for name, a in values["slot_accuracy"].items()
+    ]
+    return [("Slots on the board", ("slot", "correct", "accuracy", "macro F1"), rows)]
+
+
 def _work_table(values: dict[str, Any]) -> Table:
     latency, energy = values["latency"], values["energy"]
     rows: list[tuple[Any, ...]] = [
         (s["stage"], f"{s['mean'] / 1e6:.2f} M") for s in latency["instructions"]
     ]
     rows.append(("total", f"{latency['instructions_total'] / 1e6:.2f} M"))
-    rows.append(("latency, estimate", f"{latency['estimate_ms']:.0f} ms"))
-    rows.append(("energy, estimate", f"{energy['estimate_mj']:.1f} mJ"))
+    if energy:
+        rows.append(("latency, estimate", f"{latency['estimate_ms']:.0f} ms"))
+        rows.append(("energy, estimate", f"{energy['estimate_mj']:.1f} mJ"))
+    else:
+        rows.append(("latency, energy", "no [energy] figures for this board"))
     return ("Instructions per utterance, mean", ("stage", "executed"), rows)
 
 
