@@ -75,7 +75,7 @@ def main() -> int:
     wanted = parser.parse_args()
     found, board = RunDir(wanted.run), boards.load(wanted.board)
     model = model_format.read(found.model_path)
-    made = shared_scene(model.labels, wanted.minutes)
+    made = shared_scene(model.slots[0].labels, wanted.minutes)
     silence = np.zeros(round(END_SILENCE_S * 16_000), np.int16)
     pcm = np.concatenate([made.pcm, silence])
     started_s = time.monotonic()
@@ -88,7 +88,7 @@ def main() -> int:
     console.table("Commands", ("", ""), [(k, f"{v:,}") for k, v in asdict(score).items()])
     console.note(f"{wall_s:.0f} s; differences to the reference: {'; '.join(problems) or 'none'}")
     if wanted.json:
-        values = listening.to_json(heard, model.labels)
+        values = listening.to_json(heard, model.slots)
         latency = [event.latency_ms for event in heard.events]
         values |= {
             "events": len(heard.events),

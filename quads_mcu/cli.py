@@ -342,10 +342,10 @@ def listen(
             found, board, pcm, progress, mips=mips, rate_hz=rate_hz, chunk_seed=seed
         )
     if as_json:
-        console.result_json(listening.to_json(heard, model.labels))
+        console.result_json(listening.to_json(heard, model.slots))
     else:
         columns = ("from, s", "to, s", "heard", "latency, ms")
-        console.table(f"{wav.name} on {board.name}", columns, listening.rows(heard, model.labels))
+        console.table(f"{wav.name} on {board.name}", columns, listening.rows(heard, model.slots))
         console.table("Listening", ("", ""), listening.summary(heard))
     for line in listening.warnings(heard):
         console.warn(line)

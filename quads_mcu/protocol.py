@@ -228,14 +228,18 @@ MESSAGES = (
             Field("events_dropped", "u32", "events nobody asked for in time"),
             Field("working_ticks", "u64", "ticks not spent waiting"),
             Field("slice_ticks", "u32", "most ticks between two reads of the microphone"),
-            Field("values", "u8", "nothing, or the event's fields and n_classes i32 logits", -1),
+            Field(
+                "values",
+                "u8",
+                "nothing, or the event: its fields, n_slots u16 answers, n_classes i32 logits",
+                -1,
+            ),
         ),
     ),
 )
 # One event of `heard`.
 EVENT_FIELDS = (
-    Field("kind", "u8", "0: intent, 1: rejected, 2: lost"),
-    Field("intent", "u16", "index of the greatest logit"),
+    Field("kind", "u8", "0: command, 1: rejected, 2: lost"),
     Field("start", "u32", "first frame of the window"),
     Field("length", "u32", "frames of audio in it"),
     Field("end", "u32", "frame before which the speech ended"),

@@ -79,6 +79,7 @@ static void read_recording(const char *path) {
 int main(int argc, char **argv) {
   static const quads_gate_settings_t settings = QUADS_LISTEN_SETTINGS;
   static int32_t logits[QUADS_MODEL_CLASSES];
+  static uint16_t answers[QUADS_MODEL_SLOTS];
   static int8_t features[QUADS_MODEL_MELS * QUADS_MODEL_FRAMES];
   quads_listen_event_t event;
   if (argc != 7) {
@@ -94,7 +95,7 @@ int main(int argc, char **argv) {
   int8_t *ring =
       allocate(QUADS_LISTEN_RING_BYTES(ring_frames, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS));
   if (quads_listen_init(&listen, &quads_model, arena, QUADS_MODEL_ARENA_BYTES, ring, ring_frames,
-                        logits, &settings) != QUADS_OK) {
+                        logits, answers, &settings) != QUADS_OK) {
     fprintf(stderr, "quads_listen_init\n");
     return 1;
   }
@@ -103,7 +104,7 @@ int main(int argc, char **argv) {
     more = at < n_samples;
     hear_chunk();
     while (quads_listen_run(&listen, poll, NULL, &event)) {
-      const uint32_t numbers[7] = {event.kind, event.intent,    event.start,   event.length,
+      const uint32_t numbers[7] = {event.kind, answers[0],      event.start,   event.length,
                                    event.end,  event.confirmed, event.answered};
       fwrite(numbers, sizeof numbers, 1, stdout);
       if (event.kind == QUADS_HEARD_LOST) {

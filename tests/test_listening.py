@@ -188,7 +188,8 @@ def test_command_line(run_dir: RunDir, model: PackedModel, tmp_path: Path) -> No
     values = json.loads(done.stdout)
     assert values["settings"]["hangover_frames"] == 50
     assert len(values["events"]) >= 4
-    assert {event["intent"] for event in values["events"]} <= set(model.labels)
+    labels = {"rejected", *model.slots[0].labels}
+    assert {event["heard"] for event in values["events"]} <= labels
     assert "equals the reference" in done.stderr
 
 
@@ -230,7 +231,9 @@ def _hello(unit: str) -> listening.Hello:
 
 def _event(start: int, end: int, intent: int = 0) -> Event:
     """An event whose speech is [start, end), with a lead of 10 frames."""
-    return Event("intent", intent, start - 10, 50, end, end + 50, 0, 0, np.zeros(4, np.int32))
+    return Event(
+        "command", start - 10, 50, end, end + 50, 0, 0, np.array([intent]), np.zeros(4, np.int32)
+    )
 
 
 def test_score_matches_events_with_clips() -> None:

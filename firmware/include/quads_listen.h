@@ -1,8 +1,10 @@
 /* quads_listen.h - continuous listening: a stream of audio in, one event per utterance out.
  *
  *     static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
- *     static int8_t ring[QUADS_LISTEN_RING_BYTES(RING_FRAMES, QUADS_MODEL_FRAMES,
- * QUADS_MODEL_MELS)]; static int32_t logits[QUADS_MODEL_CLASSES]; static quads_listen_t listen;
+ *     static int8_t ring[RING_BYTES];               // QUADS_LISTEN_RING_BYTES(RING_FRAMES, ...)
+ *     static int32_t logits[QUADS_MODEL_CLASSES];
+ *     static uint16_t answers[QUADS_MODEL_SLOTS];
+ *     static quads_listen_t listen;
  *     quads_listen_event_t event;
  *
  *     static void hear(void *context) {             // drains the microphone
@@ -10,7 +12,7 @@
  *     }
  *
  *     quads_listen_init(&listen, &quads_model, arena, sizeof arena, ring, RING_FRAMES, logits,
- *                       &settings);
+ *                       answers, &settings);
  *     for (;;) {
  *       hear(NULL);
  *       while (quads_listen_run(&listen, hear, NULL, &event)) act_on(&event);
@@ -37,15 +39,14 @@
   ((size_t)(n_ring_frames) * (n_mels) + (n_frames))
 
 typedef enum {
-  QUADS_HEARD_INTENT,   /* `intent` was spoken */
-  QUADS_HEARD_REJECTED, /* an utterance that the model's threshold refuses; `intent` is its guess */
+  QUADS_HEARD_COMMAND,  /* `answers` say which */
+  QUADS_HEARD_REJECTED, /* an utterance that the model's threshold refuses; `answers` are a guess */
   QUADS_HEARD_LOST,     /* an utterance that could not be inferred: the ring was overwritten */
 } quads_heard_t;
 
 /* Times are frame numbers: frame f stands for the 10 ms from sample 160 f on. */
 typedef struct {
   quads_heard_t kind;
-  uint16_t intent;
   uint32_t start;     /* first frame of the window */
   uint32_t length;    /* frames of audio in it; the rest of the window is silence */
   uint32_t end;       /* the speech ended before this frame */
@@ -73,9 +74,10 @@ typedef struct {
   quads_t quads;
   quads_gate_t gate;
   quads_listen_counters_t counters;
-  int8_t *ring;   /* [ring_frames][n_mels] */
-  uint8_t *stale; /* [n_frames], behind the ring: a token was made of this row, and it changed */
-  int32_t *logits;
+  int8_t *ring;      /* [ring_frames][n_mels] */
+  uint8_t *stale;    /* [n_frames], behind the ring: a token was made of this row, and it changed */
+  int32_t *logits;   /* [n_classes] */
+  uint16_t *answers; /* [n_slots] */
   uint32_t ring_frames;
   uint64_t samples; /* since the stream began, lost ones included */
   uint32_t frame;   /* number of the next frame */
@@ -93,10 +95,10 @@ typedef struct {
 } quads_listen_t;
 
 /* Prepare to listen. ring: QUADS_LISTEN_RING_BYTES; ring_frames: at least n_frames + lead_frames;
- * logits: [n_classes]. Returns 0 or a negative quads_status_t. */
+ * logits: [n_classes]; answers: [n_slots]. Returns 0 or a negative quads_status_t. */
 int quads_listen_init(quads_listen_t *listen, const quads_model_t *model, void *arena,
                       size_t arena_bytes, int8_t *ring, uint32_t ring_frames, int32_t *logits,
-                      const quads_gate_settings_t *settings);
+                      uint16_t *answers, const quads_gate_settings_t *settings);
 
 /* Hear n_samples (any number). Work: the frontend and the gate, once per 160 samples. */
 void quads_listen_push(quads_listen_t *listen, const int16_t *pcm, size_t n_samples);
@@ -110,8 +112,8 @@ const int8_t *quads_listen_frame(const quads_listen_t *listen, uint32_t frame);
 
 /* Do what is to be done: an inference, or a slice of the encoder's front for the frames that came
  * in. `poll` may call quads_listen_push and quads_listen_gap and nothing else of this header; NULL:
- * none. Returns 1 and fills `event` when there is one; features and logits of the utterance stay
- * until the next call. */
+ * none. Returns 1 and fills `event` when there is one; features, logits and answers of the
+ * utterance stay until the next call. */
 int quads_listen_run(quads_listen_t *listen, void (*poll)(void *context), void *context,
                      quads_listen_event_t *event);
 

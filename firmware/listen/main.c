@@ -19,6 +19,7 @@ typedef struct {
   quads_listen_event_t heard;
   uint32_t answered_sample;
   uint32_t features_crc;
+  uint16_t answers[QUADS_MODEL_SLOTS];
   int32_t logits[QUADS_MODEL_CLASSES];
 } event_t;
 
@@ -27,6 +28,7 @@ static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
 static int8_t
     ring[QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)];
 static int32_t logits[QUADS_MODEL_CLASSES];
+static uint16_t answers[QUADS_MODEL_SLOTS];
 static quads_listen_t listener;
 static int16_t pcm[CHUNK_SAMPLES];
 static uint8_t running;
@@ -80,6 +82,7 @@ static void keep_event(const quads_listen_event_t *heard) {
   quads_port_audio_state(&audio);
   event->heard = *heard;
   event->answered_sample = audio.made;
+  memcpy(event->answers, answers, sizeof answers);
   memcpy(event->logits, logits, sizeof logits);
   event->features_crc = 0;
   if (heard->kind != QUADS_HEARD_LOST) {
@@ -125,7 +128,7 @@ static uint8_t start(uint32_t index, quads_port_recording_t *recording) {
     return QUADS_LINK_BAD_VALUE;
   }
   if (quads_listen_init(&listener, &quads_model, arena, sizeof arena, ring,
-                        QUADS_LISTEN_RING_FRAMES, logits, &settings) != QUADS_OK) {
+                        QUADS_LISTEN_RING_FRAMES, logits, answers, &settings) != QUADS_OK) {
     return QUADS_LINK_INTERNAL;
   }
   n_events = events_forgotten = events_dropped = 0;
@@ -159,13 +162,15 @@ static void listen(void *context, const quads_request_t *request, quads_sender_t
 
 static void send_event(const event_t *event, quads_sender_t *answer) {
   quads_send_u8(answer, (uint8_t)event->heard.kind);
-  quads_send_u16(answer, event->heard.intent);
   quads_send_u32(answer, event->heard.start);
   quads_send_u32(answer, event->heard.length);
   quads_send_u32(answer, event->heard.end);
   quads_send_u32(answer, event->heard.confirmed);
   quads_send_u32(answer, event->answered_sample);
   quads_send_u32(answer, event->features_crc);
+  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+    quads_send_u16(answer, event->answers[i]);
+  }
   for (uint16_t i = 0; i < quads_model.n_classes; i++) {
     quads_send_u32(answer, (uint32_t)event->logits[i]);
   }

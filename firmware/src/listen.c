@@ -11,8 +11,8 @@
 
 int quads_listen_init(quads_listen_t *listen, const quads_model_t *model, void *arena,
                       size_t arena_bytes, int8_t *ring, uint32_t ring_frames, int32_t *logits,
-                      const quads_gate_settings_t *settings) {
-  if (listen == NULL || ring == NULL || logits == NULL || settings == NULL) {
+                      uint16_t *answers, const quads_gate_settings_t *settings) {
+  if (listen == NULL || ring == NULL || logits == NULL || answers == NULL || settings == NULL) {
     return QUADS_ERROR_ARGUMENT;
   }
   memset(listen, 0, sizeof *listen);
@@ -29,6 +29,7 @@ int quads_listen_init(quads_listen_t *listen, const quads_model_t *model, void *
   listen->stale = (uint8_t *)ring + (size_t)ring_frames * model->n_mels;
   listen->ring_frames = ring_frames;
   listen->logits = logits;
+  listen->answers = answers;
   quads_gate_init(&listen->gate, settings, model->n_mels, model->n_frames);
   return QUADS_OK;
 }
@@ -287,19 +288,23 @@ static int infer(quads_listen_t *listen) {
   return 0;
 }
 
-static void report(quads_listen_t *listen, quads_heard_t kind, quads_listen_event_t *event) {
+/* The event of the queue's first utterance; `gone`: its frames were, before it was inferred. */
+static void report(quads_listen_t *listen, int gone, quads_listen_event_t *event) {
   const quads_utterance_t *utterance = &listen->queue[0];
-  const quads_model_t *model = listen->quads.model;
+  quads_heard_t kind = QUADS_HEARD_LOST;
+  if (!gone) {
+    const int decision = quads_decide(listen->quads.model, listen->logits, listen->answers);
+    kind = decision == QUADS_ACCEPTED ? QUADS_HEARD_COMMAND : QUADS_HEARD_REJECTED;
+  }
   *event = (quads_listen_event_t){
       .kind = kind,
-      .intent = kind == QUADS_HEARD_LOST ? 0 : quads_argmax(listen->logits, model->n_classes),
       .start = utterance->start,
       .length = utterance->length,
       .end = utterance->end,
       .confirmed = utterance->confirmed_at,
       .answered = listen->frame,
   };
-  listen->counters.utterances_lost += kind == QUADS_HEARD_LOST;
+  listen->counters.utterances_lost += (uint32_t)gone;
   listen->queued--;
   memmove(listen->queue, listen->queue + 1, listen->queued * sizeof listen->queue[0]);
 }
@@ -314,13 +319,10 @@ int quads_listen_run(quads_listen_t *listen, void (*poll_audio)(void *context), 
   }
   listen->poll = poll_audio;
   listen->poll_context = context;
-  int gone = 0;
-  if (!listen->queue[0].inferred) {
-    gone = infer(listen);
-  }
+  const int gone = !listen->queue[0].inferred && infer(listen) != 0;
   if (listen->queued == 0 || !listen->queue[0].confirmed || (!gone && !listen->queue[0].inferred)) {
     return 0;
   }
-  report(listen, gone ? QUADS_HEARD_LOST : QUADS_HEARD_INTENT, event);
+  report(listen, gone, event);
   return 1;
 }

@@ -15,7 +15,7 @@ from quads_mcu.device.client import Client, Hello
 from quads_mcu.errors import ConfigError, ProtocolError
 
 SAMPLE_RATE = 16_000
-KINDS = ("intent", "rejected", "lost")
+KINDS = ("command", "rejected", "lost")
 POLL_S = 0.02
 MAX_TICKS_PER_S = (1 << 32) - 1
 
@@ -24,17 +24,17 @@ MAX_TICKS_PER_S = (1 << 32) - 1
 class Event:
     """One utterance. Frames of 10 ms, samples at 16 kHz; `protocol.EVENT_FIELDS` has the meaning.
 
-    logits: int32 (n_classes,).
+    answers: int64 (n_slots,); logits: int32 (n_classes,).
     """
 
     kind: str
-    intent: int
     start: int
     length: int
     end: int
     confirmed: int
     answered_sample: int
     features_crc: int
+    answers: NDArray[np.int64]
     logits: NDArray[np.int32]
 
     @property
@@ -116,7 +116,7 @@ def listen(
         answer = client.request("heard", {"event": len(events)})
         values = answer.pop("values")
         if isinstance(values, bytes) and values:
-            events.append(_event(values, hello.n_classes))
+            events.append(_event(values, hello))
             continue
         numbers = {name: int(value) for name, value in answer.items()}
         running = numbers.pop("running")
@@ -157,16 +157,19 @@ def pace(board: Board, hello: Hello, mips: float | None = None) -> int:
     return ticks
 
 
-def _event(data: bytes, n_classes: int) -> Event:
+def _event(data: bytes, hello: Hello) -> Event:
     head = sum(protocol.TYPES[field.type][1] for field in protocol.EVENT_FIELDS)
-    if len(data) != head + 4 * n_classes:
-        raise ProtocolError(f"heard: event of {len(data)} bytes, expected {head + 4 * n_classes}")
+    n_slots = len(hello.slots)
+    expected = head + 2 * n_slots + 4 * hello.n_classes
+    if len(data) != expected:
+        raise ProtocolError(f"heard: event of {len(data)} bytes, expected {expected}")
     numbers = _integers(protocol.decode_fields(protocol.EVENT_FIELDS, data[:head]))
     kind = numbers.pop("kind")
-    if kind >= len(KINDS) or numbers["intent"] >= n_classes:
-        raise ProtocolError(f"heard: event of kind {kind}, intent {numbers['intent']}")
-    logits = np.frombuffer(data, "<i4", n_classes, head).astype(np.int32)
-    return Event(kind=KINDS[kind], **numbers, logits=logits)
+    answers = np.frombuffer(data, "<u2", n_slots, head).astype(np.int64)
+    if kind >= len(KINDS) or (answers >= hello.slots).any():
+        raise ProtocolError(f"heard: event of kind {kind}, answers {answers.tolist()}")
+    logits = np.frombuffer(data, "<i4", hello.n_classes, head + 2 * n_slots).astype(np.int32)
+    return Event(kind=KINDS[kind], **numbers, answers=answers, logits=logits)
 
 
 def _integers(values: dict[str, int | bytes]) -> dict[str, int]:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from quads_mcu.audio import frontend
 from quads_mcu.config import ListenSection
-from quads_mcu.export.reference import Reference
+from quads_mcu.export.reference import Reference, decide
 from quads_mcu.model.dimensions import FRAMES_PER_S
 from quads_mcu.model_format import PackedModel
 
@@ -71,6 +71,7 @@ class Utterance:
 class Heard:
     """Utterances with their windows int8 (N, n_frames, n_mels) and logits int32 (N, n_classes).
 
+    answers: int64 (N, n_slots); rejected: bool (N,), the model's threshold refuses them.
     frames: int8 (F, n_mels), the whole recording's features before any clamp.
     """
 
@@ -78,12 +79,8 @@ class Heard:
     utterances: tuple[Utterance, ...]
     windows: Int8
     logits: Int32
-
-    @property
-    def intents(self) -> NDArray[np.int64]:
-        """Index of each utterance's greatest logit, int64 (N,)."""
-        found: NDArray[np.int64] = self.logits.argmax(axis=1).astype(np.int64)
-        return found
+    answers: NDArray[np.int64]
+    rejected: NDArray[np.bool_]
 
 
 def listen(model: PackedModel, pcm: NDArray[np.int16], settings: GateSettings) -> Heard:
@@ -102,7 +99,8 @@ def listen(model: PackedModel, pcm: NDArray[np.int16], settings: GateSettings) -
         [window(mel, utterance, dims.n_frames) for utterance in found]
         or [np.zeros((dims.n_frames, dims.n_mels), np.int8)]
     )[: len(found)]
-    return Heard(mel, found, windows, Reference(model).logits(windows))
+    logits = Reference(model).logits(windows)
+    return Heard(mel, found, windows, logits, *decide(model, logits))
 
 
 def frames_in(n_samples: int) -> int:

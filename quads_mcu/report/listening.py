@@ -23,6 +23,7 @@ from quads_mcu.export import listener
 from quads_mcu.export.listener import GateSettings, Heard
 from quads_mcu.model_format import PackedModel
 from quads_mcu.run_dir import RunDir
+from quads_mcu.slots import Slot
 
 # A clock that is off by more is not a clock's tolerance.
 RATE_TOLERANCE = 0.01
@@ -92,18 +93,21 @@ def differences(found: Listening, model: PackedModel, pcm: Pcm) -> list[str]:
 
 def _event_differences(events: Sequence[Event], expected: Heard) -> list[str]:
     problems = []
-    rows = zip(events, expected.utterances, expected.windows, expected.logits, strict=False)
-    for index, (event, utterance, window, logits) in enumerate(rows):
+    for index, (event, utterance) in enumerate(zip(events, expected.utterances, strict=False)):
+        window = np.ascontiguousarray(expected.windows[index])
+        kind = "rejected" if expected.rejected[index] else "command"
         times = (event.start, event.length, event.end, event.confirmed)
         wanted = (utterance.start, utterance.length, utterance.end, utterance.confirmed)
         if event.kind == "lost":
             problems.append(f"event {index}: lost")
         elif times != wanted:
             problems.append(f"event {index}: frames {times}, expected {wanted}")
-        elif event.features_crc != zlib.crc32(np.ascontiguousarray(window).tobytes()):
+        elif event.features_crc != zlib.crc32(window.tobytes()):
             problems.append(f"event {index}: features differ")
-        elif not np.array_equal(event.logits, logits) or event.intent != int(logits.argmax()):
+        elif not np.array_equal(event.logits, expected.logits[index]):
             problems.append(f"event {index}: logits differ")
+        elif event.kind != kind or not np.array_equal(event.answers, expected.answers[index]):
+            problems.append(f"event {index}: {event.kind} {event.answers}, expected {kind}")
     return problems
 
 
@@ -111,9 +115,10 @@ def _event_differences(events: Sequence[Event], expected: Heard) -> list[str]:
 class Score:
     """Commands against events, by overlap in time.
 
-    once: commands with exactly one event of their own. missed: with none. split: with several.
-    merged: that share their event with another clip. recognized: of the ones heard once, those
-    with the right intent. other_events: events on other speech; noise_events: on neither.
+    The gate: once: commands with exactly one event of their own; missed: with none; split: with
+    several; merged: that share their event with another clip; other_events: events on other
+    speech; noise_events: on neither. The model: of the commands heard once, recognized: accepted
+    with the right first answer; rejected.
     """
 
     commands: int
@@ -122,6 +127,7 @@ class Score:
     split: int
     merged: int
     recognized: int
+    rejected: int
     other_speech: int
     other_events: int
     noise_events: int
@@ -150,7 +156,12 @@ def score(events: Sequence[Event], segments: Sequence[Segment], lead_frames: int
         missed=sum(not hits[p] for p in commands),
         split=sum(len(hits[p]) > 1 for p in commands),
         merged=len(shared),
-        recognized=sum(events[hits[p][0]].intent == segments[p].label for p in once),
+        recognized=sum(
+            events[hits[p][0]].kind == "command"
+            and int(events[hits[p][0]].answers[0]) == segments[p].label
+            for p in once
+        ),
+        rejected=sum(events[hits[p][0]].kind == "rejected" for p in once),
         other_speech=len(segments) - len(commands),
         other_events=sum(
             bool(places) and all(segments[p].label is None for p in places) for places in owners
@@ -159,13 +170,20 @@ def score(events: Sequence[Event], segments: Sequence[Segment], lead_frames: int
     )
 
 
-def rows(found: Listening, labels: Sequence[str]) -> list[tuple[str, ...]]:
+def _text(event: Event, slots: Sequence[Slot]) -> str:
+    if event.kind != "command":
+        return event.kind
+    answers = zip(slots, event.answers.tolist(), strict=True)
+    return ", ".join(slot.labels[answer] for slot, answer in answers)
+
+
+def rows(found: Listening, slots: Sequence[Slot]) -> list[tuple[str, ...]]:
     """Return a printable row per event: start and end of speech, what was heard, latency."""
     return [
         (
             f"{event.start / 100:.2f}",
             f"{event.end / 100:.2f}",
-            labels[event.intent] if event.kind == "intent" else event.kind,
+            _text(event, slots),
             f"{event.latency_ms:.0f}",
         )
         for event in found.events
@@ -218,7 +236,7 @@ def warnings(found: Listening) -> list[str]:
     return lines
 
 
-def to_json(found: Listening, labels: Sequence[str]) -> dict[str, Any]:
+def to_json(found: Listening, slots: Sequence[Slot]) -> dict[str, Any]:
     """Return events and counters as plain values."""
     mean, largest = found.work
     return {
@@ -232,7 +250,7 @@ def to_json(found: Listening, labels: Sequence[str]) -> dict[str, Any]:
         "events": [
             {
                 "kind": event.kind,
-                "intent": labels[event.intent],
+                "heard": _text(event, slots),
                 "start_s": event.start / 100,
                 "end_s": event.end / 100,
                 "latency_ms": event.latency_ms,
