@@ -3,6 +3,7 @@
 # make test-xtensa  the same C on an emulated Xtensa core
 # make sizes  measure what firmware takes without its model; after every change of firmware/
 # make bench  reprint the figures of benchmarks/
+# make listen an hour of commands, other speech and noise streamed into the listening firmware
 BOARD ?= qemu-an386
 RUN   ?= runs/demo
 PY    := .venv/bin/python
@@ -11,7 +12,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast test-xtensa sizes bench lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench listen lint format clean
 setup:
 	@bash .ci/setup
 
@@ -26,6 +27,9 @@ test-fast: setup
 
 bench: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+
+listen: demo
+	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json
 
 test-xtensa: setup
 	$(PY) -m pytest -q -rs tests/test_xtensa.py

@@ -311,6 +311,50 @@ def _print_report(values: dict[str, Any]) -> None:
 
 
 @app.command()
+def listen(
+    wav: Annotated[Path, typer.Argument(help="Recording to listen to (WAV, FLAC, OGG).")],
+    run: RunOption = DEFAULT_RUN,
+    target: TargetOption = None,
+    mips: Annotated[
+        float | None,
+        typer.Option(help="Board's speed, million instructions per second; default: its chip's."),
+    ] = None,
+    rate_hz: Annotated[int, typer.Option(help="Samples per second that really come.")] = 16000,
+    seed: Annotated[int, typer.Option(help="Of random chunk sizes; 0: as they come.")] = 0,
+    as_json: JsonOption = False,
+) -> None:
+    """Listen to a recording on the board, continuously, as to a microphone."""
+    import numpy as np
+
+    from quads_mcu import console, model_format
+    from quads_mcu.audio import files
+    from quads_mcu.device import boards
+    from quads_mcu.report import listening
+    from quads_mcu.run_dir import RunDir
+
+    found = RunDir(run)
+    board = boards.load(target or found.config().target.board)
+    silence = np.zeros(16 * (found.config().listen.hangover_ms + 100), np.int16)
+    pcm = np.concatenate([files.load(wav, limit_s=36_000), silence])
+    model = model_format.read(found.model_path)
+    with console.progress() as progress:
+        heard = listening.run(
+            found, board, pcm, progress, mips=mips, rate_hz=rate_hz, chunk_seed=seed
+        )
+    if as_json:
+        console.result_json(listening.to_json(heard, model.slots))
+    else:
+        columns = ("from, s", "to, s", "heard", "latency, ms")
+        console.table(f"{wav.name} on {board.name}", columns, listening.rows(heard, model.slots))
+        console.table("Listening", ("", ""), listening.summary(heard))
+    for line in listening.warnings(heard):
+        console.warn(line)
+    if not heard.counters.samples_lost and not heard.counters.utterances_lost:
+        listening.raise_for(listening.differences(heard, model, pcm))
+        console.note("every frame, window and logit equals the reference")
+
+
+@app.command()
 def boards(as_json: JsonOption = False) -> None:
     """List the boards this version knows."""
     from quads_mcu import console

@@ -205,6 +205,25 @@ class RejectionSection:
 
 
 @dataclass(frozen=True)
+class ListenSection:
+    """[listen]"""
+
+    gate_db: float = _setting(
+        12.0, "A band counts as speech this far above its noise floor, dB.", low=1, high=60
+    )
+    lead_ms: int = _setting(
+        500, "Audio before the speech, ms: what the training clips have there.", low=0, high=2000
+    )
+    tail_ms: int = _setting(
+        200, "Pause after which the answer is prepared; kept behind the speech, ms.",
+        low=10, high=2000,
+    )  # fmt: skip
+    hangover_ms: int = _setting(
+        500, "Pause that ends an utterance, at least tail_ms, ms.", low=10, high=5000
+    )
+
+
+@dataclass(frozen=True)
 class TargetSection:
     """[target]"""
 
@@ -247,6 +266,7 @@ class Config:
     augment: AugmentSection = AugmentSection()
     quantization: QuantizationSection = QuantizationSection()
     rejection: RejectionSection = RejectionSection()
+    listen: ListenSection = ListenSection()
     target: TargetSection = TargetSection()
     thresholds: ThresholdSection = ThresholdSection()
     # The folder that relative paths start from: where quads.toml lies.

@@ -9,8 +9,8 @@ lost its place is in step again after the next one. The host asks, the device an
 has the request's sequence number and its id with bit 7 set, and its payload starts with a status
 byte. Every request may be sent again after a lost answer: repeating it changes nothing.
 
-Requests use ids 0x01 .. 0x1F; a later text mode (printable verbs ending in `%`) is told apart by
-its terminator and share the dispatcher.
+Requests use ids 0x01 .. 0x1F, those of the listening firmware from 0x10 on; a later text mode
+(printable verbs ending in `%`) is told apart by its terminator and shares the dispatcher.
 """
 
 from __future__ import annotations
@@ -183,6 +183,69 @@ MESSAGES = (
         request=(Field("data", "u8", "bytes", -1),),
         answer=(Field("data", "u8", "bytes", -1),),
     ),
+    Message(
+        "listen",
+        0x10,
+        "Listening firmware: begin to listen, to the microphone or to a stored clip in its place.",
+        request=(
+            Field("clip", "u32", "clip number; 0xFFFFFFFF: the microphone"),
+            Field(
+                "ticks_per_s", "u32", "ticks that count as a second; 0: no pace, nothing is lost"
+            ),
+            Field("rate_hz", "u32", "samples the clip yields in such a second"),
+            Field("chunk_seed", "u32", "of random chunk sizes; 0: as many samples as there are"),
+        ),
+        answer=(
+            Field("gate_lsb", "u8", "[listen] gate_db in 0.5 dB"),
+            Field("lead_frames", "u16", "[listen] lead_ms in 10 ms"),
+            Field("tail_frames", "u16", "[listen] tail_ms in 10 ms"),
+            Field("hangover_frames", "u16", "[listen] hangover_ms in 10 ms"),
+            Field("ring_frames", "u32", "frames of the ring"),
+            Field("audio_samples", "u32", "samples the microphone keeps until they are read"),
+        ),
+    ),
+    Message(
+        "heard",
+        0x11,
+        "Listening firmware: how it goes, and the event of this number once there is one. Events "
+        "below it are forgotten.",
+        request=(Field("event", "u32", "number of the event, from 0"),),
+        answer=(
+            Field("running", "u8", "0: the clip has ended"),
+            Field("frames", "u32", "frames heard"),
+            Field("frames_crc", "u32", "CRC-32 of all of them, before the clamp"),
+            Field("samples_made", "u32", "samples of the source so far"),
+            Field("samples_due", "u32", "samples it should have made by the board's clock"),
+            Field("samples_lost", "u32", "samples nobody read in time"),
+            Field("stalls", "u32", "waits for 10 ms of audio that took over 20 ms"),
+            Field("utterances", "u32", "utterances confirmed"),
+            Field("utterances_lost", "u32", "of those, never inferred"),
+            Field("inferences", "u32", "inferences begun"),
+            Field("inferences_stopped", "u32", "of those, in a pause that was not the end"),
+            Field("tokens_early", "u32", "front rows made as frames came in"),
+            Field("tokens_late", "u32", "front rows made after the pause began"),
+            Field("events", "u32", "events so far"),
+            Field("events_dropped", "u32", "events nobody asked for in time"),
+            Field("working_ticks", "u64", "ticks not spent waiting"),
+            Field("slice_ticks", "u32", "most ticks between two reads of the microphone"),
+            Field(
+                "values",
+                "u8",
+                "nothing, or the event: its fields, n_slots u16 answers, n_classes i32 logits",
+                -1,
+            ),
+        ),
+    ),
+)
+# One event of `heard`.
+EVENT_FIELDS = (
+    Field("kind", "u8", "0: command, 1: rejected, 2: lost"),
+    Field("start", "u32", "first frame of the window"),
+    Field("length", "u32", "frames of audio in it"),
+    Field("end", "u32", "frame before which the speech ended"),
+    Field("confirmed", "u32", "frame that made the end certain"),
+    Field("answered_sample", "u32", "samples the source had made when the answer was there"),
+    Field("features_crc", "u32", "CRC-32 of the window's features"),
 )
 BY_NAME = {message.name: message for message in MESSAGES}
 

@@ -8,6 +8,7 @@ runs/NAME/
     rejection.json, .svg     false accepts and false rejects on the test split
     BOARD/source/            generated C
     BOARD/build/             objects and firmware.elf
+    BOARD/listen/            the same of the firmware that listens
     BOARD/report/            report.json, report.html, junit.xml
 """
 
@@ -29,7 +30,7 @@ FREE = {
     "[rejection] false_accepts_per_hour",
     "[target] board",
 }
-FREE_SECTION = "[thresholds]"
+FREE_SECTIONS = ("[listen]", "[thresholds]")
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,10 @@ class RunDir:
     def build_dir(self, board: str) -> Path:
         """Objects and firmware of `board`."""
         return self.path / board / "build"
+
+    def listen_dir(self, board: str) -> Path:
+        """Objects and firmware of `board` that listens."""
+        return self.path / board / "listen"
 
     def report_dir(self, board: str) -> Path:
         """What was measured on `board`."""
@@ -128,4 +133,4 @@ def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
     for section in sorted(set(left) | set(right)):
         a, b = left.get(section, {}), right.get(section, {})
         names += [f"[{section}] {k}" for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
-    return [name for name in names if name not in FREE and not name.startswith(FREE_SECTION)]
+    return [name for name in names if name not in FREE and not name.startswith(FREE_SECTIONS)]

@@ -293,3 +293,14 @@ def test_fit_window_takes_the_first_of_equals() -> None:
 )
 def test_clipped_share(samples: list[int], share: float) -> None:
     assert files.clipped_share(np.array(samples, np.int16)) == share
+
+
+@pytest.mark.parametrize("pause_ms", [0, 30, 400])
+def test_longest_pause(pause_ms: int) -> None:
+    tone = np.full(4800, 5000, np.int16)
+    pause = np.zeros(16 * pause_ms, np.int16)
+    silence = np.zeros(8000, np.int16)
+    clip = np.concatenate([silence, tone, pause, tone, silence])
+    assert files.longest_pause_s(clip) == pytest.approx(pause_ms / 1000)
+    assert files.longest_pause_s(np.zeros(100, np.int16)) == 0.0
+    assert files.longest_pause_s(np.zeros(16000, np.int16)) == 0.0

@@ -28,6 +28,7 @@ GENERATED = {
     "quads_format.h",
     "frontend_tables.h",
     "quads_protocol.h",
+    "listen_settings.h",
 }
 AWKWARD = (
     'say "stop"',

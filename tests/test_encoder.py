@@ -24,8 +24,7 @@ from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
 
 RUNTIME = [
-    FIRMWARE / "src" / "quads.c",
-    FIRMWARE / "src" / "encoder.c",
+    *sorted((FIRMWARE / "src").glob("[eglq]*.c")),  # all but the protocol
     *kernel_sources("plain"),
 ]
 FRONTEND = sorted((FIRMWARE / "src" / "frontend").glob("*.c"))

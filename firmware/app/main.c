@@ -2,6 +2,7 @@
 #include <string.h>
 
 #include "clips.h"
+#include "identity.h"
 #include "model.h"
 #include "quads.h"
 #include "quads_link.h"
@@ -10,13 +11,6 @@
 #define MAX_PAYLOAD_BYTES 1024u
 #define PIECE_SAMPLES 160u /* PCM is converted and pushed in pieces of this size */
 #define PAINT 0xA5u        /* marks arena bytes that were never written */
-
-#ifndef QUADS_BUILD_ID
-#define QUADS_BUILD_ID {0}
-#endif
-#ifndef QUADS_BOARD_NAME
-#define QUADS_BOARD_NAME "unnamed"
-#endif
 
 enum { KIND_PCM, KIND_FEATURES };
 typedef enum { IDLE, RECEIVING, CLOSED } phase_t;
@@ -133,31 +127,9 @@ static void send_not_ready(quads_sender_t *answer) {
 /* --- requests ----------------------------------------------------------------------------- */
 
 static void hello(void *context, const quads_request_t *request, quads_sender_t *answer) {
-  static const uint8_t build_id[QUADS_HELLO_BUILD_ID_BYTES] = QUADS_BUILD_ID;
-  static const char board[QUADS_HELLO_BOARD_BYTES + 1] = QUADS_BOARD_NAME;
   (void)context;
   (void)request;
-  quads_send_u8(answer, QUADS_LINK_OK);
-  quads_send_u16(answer, QUADS_PROTOCOL_VERSION);
-  quads_send_u16(answer, (uint16_t)quads_model.format_version);
-  quads_send_bytes(answer, quads_model.hash, QUADS_HELLO_MODEL_HASH_BYTES);
-  quads_send_bytes(answer, build_id, sizeof build_id);
-  quads_send_bytes(answer, (const uint8_t *)board, QUADS_HELLO_BOARD_BYTES);
-  quads_send_u16(answer, quads_model.n_mels);
-  quads_send_u16(answer, quads_model.n_frames);
-  quads_send_u16(answer, quads_model.n_classes);
-  quads_send_u16(answer, MAX_PAYLOAD_BYTES);
-  quads_send_u32(answer, quads_model.plan.arena_bytes);
-  quads_send_u32(answer, quads_port_stack_bytes());
-  quads_send_u32(answer, quads_port_tick.numerator);
-  quads_send_u32(answer, quads_port_tick.denominator);
-  quads_send_u8(answer, quads_port_tick.unit);
-  quads_send_u8(answer, QUADS_STAGE_COUNT);
-  quads_send_u32(answer, clips_count());
-  quads_send_u32(answer, (uint32_t)quads_model.reject_threshold);
-  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
-    quads_send_u16(answer, quads_model.slots[i].n_labels);
-  }
+  identity_send(answer, MAX_PAYLOAD_BYTES);
 }
 
 static void begin(void *context, const quads_request_t *request, quads_sender_t *answer) {
@@ -286,7 +258,7 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     return;
   }
   if (!request->repeated || !window.inferred) {
-    const quads_observer_t observer = {enter_stage, NULL};
+    const quads_observer_t observer = {.enter = enter_stage};
     memset(stage_ticks + QUADS_STAGE_FRONTEND + 1, 0,
            (QUADS_STAGE_COUNT - QUADS_STAGE_FRONTEND - 1) * sizeof stage_ticks[0]);
     const int error = quads_infer(&runtime, logits, &observer);

@@ -38,6 +38,7 @@ typedef enum {
   QUADS_ERROR_ARENA = -2,    /* arena too small or not 8-byte aligned */
   QUADS_ERROR_MODEL = -3,    /* model of another format version */
   QUADS_ERROR_STATE = -4,    /* call out of order, e.g. infer before close */
+  QUADS_ERROR_STOPPED = -5,  /* the observer's poll ended the inference */
 } quads_status_t;
 
 /* Weights [n_out][n_in] as packed codebook indices; layout: docs/arithmetic.md, section 9. */
@@ -144,10 +145,12 @@ typedef struct {
   uint8_t closed; /* the window is complete and clamped */
 } quads_t;
 
-/* Called when the encoder enters `stage` and, with QUADS_STAGE_END, when it is done. */
+/* `enter` is called when the encoder enters a stage and, with QUADS_STAGE_END, when it is done;
+ * `poll`, if not NULL, between two slices of the work: anything but 0 ends it. */
 typedef struct {
   void (*enter)(void *context, uint8_t stage);
   void *context;
+  int (*poll)(void *context);
 } quads_observer_t;
 
 /* Prepare `q` for `model`. The arena must be 8-byte aligned, at least plan.arena_bytes long, and

@@ -59,6 +59,44 @@ uint32_t quads_port_storage_bytes(void);
 /* Read exactly n_bytes at `offset`. Returns 0, or -1 when that failed. */
 int quads_port_storage_read(uint32_t offset, uint8_t *bytes, size_t n_bytes);
 
+/* --- microphone: 16 kHz, one channel; only the listening firmware uses it ---
+ *
+ * Where there is none, on emulated boards and PCs, ports/recording.c plays a recording from the
+ * storage in its place, paced by quads_port_ticks. */
+
+/* Samples the microphone keeps for quads_port_audio_read; what comes on top of them is lost. */
+#define QUADS_PORT_AUDIO_SAMPLES 2048u
+
+typedef struct {
+  uint32_t offset; /* of the first sample in the storage; int16, little-endian */
+  uint32_t n_samples;
+  uint32_t
+      ticks_per_s;     /* of quads_port_ticks that count as a second; 0: no pace, nothing is lost */
+  uint32_t rate_hz;    /* samples that come in such a second; 16000: as it should be */
+  uint32_t chunk_seed; /* of the random sizes in which samples come; 0: as many as there are */
+} quads_port_recording_t;
+
+typedef struct {
+  uint32_t made;    /* samples the source has made so far, lost ones included */
+  uint32_t due;     /* and those it should have by the board's clock */
+  uint32_t stalls;  /* waits for 10 ms of audio that took over 20 ms */
+  uint64_t working; /* ticks not spent waiting */
+} quads_port_audio_t;
+
+/* Begin. recording: NULL for the microphone itself. Returns 0, or -1 when there is no such source.
+ */
+int quads_port_audio_start(const quads_port_recording_t *recording);
+
+/* Take up to `capacity` samples without waiting. Returns how many, 0 if there are none. *lost: how
+ * many were lost right before them. */
+size_t quads_port_audio_read(int16_t *pcm, size_t capacity, uint32_t *lost);
+
+/* Sleep until n_samples can be read. Returns 0 when the source has ended and all was read, else 1.
+ */
+int quads_port_audio_wait(size_t n_samples);
+
+void quads_port_audio_state(quads_port_audio_t *state);
+
 /* --- end --- */
 
 /* Stop for good with an exit code (0: fine); on a board without a console, halt. */

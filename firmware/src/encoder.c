@@ -3,6 +3,8 @@
  * The residual stream is whole; everything else passes in blocks of rows or one head at a time, so
  * that the arena stays small. Weights are decoded anew for each block, which the block's rows pay
  * for. */
+#include "encoder.h"
+
 #include <string.h>
 
 #include "kernels/quads_kernels.h"
@@ -13,6 +15,7 @@
 typedef struct {
   const quads_model_t *model;
   const quads_observer_t *observer;
+  int stopped; /* the observer wants no more */
   const quads_plan_t *plan;
   uint8_t *arena;
   size_t d_model, d_head, n_tokens;
@@ -58,6 +61,14 @@ static void enter(const run_t *run, uint8_t stage) {
   }
 }
 
+/* Between two kernels: let the observer do something else. Returns nonzero when it says stop. */
+static int poll(run_t *run) {
+  if (!run->stopped && run->observer != NULL && run->observer->poll != NULL) {
+    run->stopped = run->observer->poll(run->observer->context);
+  }
+  return run->stopped;
+}
+
 /* LayerNorm of residual's rows t .. t + rows - 1, written to `offset` in the arena. */
 static const int8_t *layer_norm(const run_t *run, const quads_norm_t *norm, size_t t, size_t rows,
                                 uint32_t offset) {
@@ -69,21 +80,28 @@ static const int8_t *layer_norm(const run_t *run, const quads_norm_t *norm, size
   return normalized;
 }
 
-/* residual = positions + GELU16(conv2(GELU(conv1(mel))))
+/* Rows first .. first + n_tokens - 1 of residual = positions + GELU16(conv2(GELU(conv1(mel))))
  *
  * A convolution is a linear layer over rows that overlap: three neighbours are contiguous. A block
  * of n tokens needs conv1's rows 2t - 1 .. 2(t + n) - 1, the first of which the block before made.
  */
-static void convolutions(const run_t *run) {
+static void convolutions(run_t *run, size_t first, size_t n_tokens) {
   const quads_model_t *m = run->model;
   const size_t d = run->d_model;
+  const size_t end = first + n_tokens;
   const size_t block = run->plan->conv_block;
   void *workspace = run->arena + run->plan->conv_workspace;
 
   enter(run, QUADS_STAGE_CONVOLUTIONS);
-  memset(run->conv, m->conv1_gelu_zero_point, d);
-  for (size_t t = 0; t < run->n_tokens; t += block) {
-    const size_t n = quads_min(block, run->n_tokens - t);
+  if (first == 0) {
+    memset(run->conv, m->conv1_gelu_zero_point, d);
+  } else {
+    quads_linear_s8(run->mel + (2 * first - 1) * m->n_mels, m->n_mels, 1, &m->conv1, 0, d,
+                    run->conv, d, workspace);
+    quads_gelu_s8(run->conv, d, m->conv1_gelu);
+  }
+  for (size_t t = first; t < end && !poll(run); t += block) {
+    const size_t n = quads_min(block, end - t);
     int16_t *residual = run->residual + t * d;
     int8_t *preactivation = (int8_t *)residual + n * d; /* the upper half of the same memory */
 
@@ -98,14 +116,14 @@ static void convolutions(const run_t *run) {
 }
 
 /* Queries, keys and values of one head; the queries go where the head's outputs will be. */
-static void project(const run_t *run, const quads_layer_t *layer, size_t head) {
+static void project(run_t *run, const quads_layer_t *layer, size_t head) {
   const size_t d = run->d_model;
   const size_t d_head = run->d_head;
   const size_t first = head * d_head;
   const size_t block = run->plan->projection_block;
   void *workspace = run->arena + run->plan->projection_workspace;
 
-  for (size_t t = 0; t < run->n_tokens; t += block) {
+  for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
     const size_t rows = quads_min(block, run->n_tokens - t);
     const int8_t *x = layer_norm(run, &layer->attention_norm, t, rows, run->plan->normalized);
     enter(run, QUADS_STAGE_PROJECTIONS);
@@ -119,7 +137,10 @@ static void project(const run_t *run, const quads_layer_t *layer, size_t head) {
 }
 
 /* softmax(query key' / sqrt(d_head)) value; each output takes its query's place. */
-static void attend(const run_t *run, const quads_layer_t *layer, size_t head) {
+static void attend(run_t *run, const quads_layer_t *layer, size_t head) {
+  if (poll(run)) {
+    return;
+  }
   enter(run, QUADS_STAGE_ATTENTION);
   quads_attention_head(run->attention + head * run->d_head, run->d_model, run->key, run->value,
                        run->n_tokens, run->d_head, layer->score_multiplier, layer->value_multiplier,
@@ -127,7 +148,7 @@ static void attend(const run_t *run, const quads_layer_t *layer, size_t head) {
 }
 
 /* residual += output(attention(LayerNorm(residual))) */
-static void self_attention(const run_t *run, const quads_layer_t *layer) {
+static void self_attention(run_t *run, const quads_layer_t *layer) {
   const size_t d = run->d_model;
   const size_t block = run->plan->output_block;
 
@@ -136,7 +157,7 @@ static void self_attention(const run_t *run, const quads_layer_t *layer) {
     attend(run, layer, head);
   }
   enter(run, QUADS_STAGE_PROJECTIONS);
-  for (size_t t = 0; t < run->n_tokens; t += block) {
+  for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
     quads_linear_add_s16(run->attention + t * d, quads_min(block, run->n_tokens - t),
                          &layer->output, run->residual + t * d,
                          run->arena + run->plan->output_workspace);
@@ -144,38 +165,66 @@ static void self_attention(const run_t *run, const quads_layer_t *layer) {
 }
 
 /* residual += feed_forward_2(GELU(feed_forward_1(LayerNorm(residual)))) */
-static void feed_forward(const run_t *run, const quads_layer_t *layer) {
+static void feed_forward(run_t *run, const quads_layer_t *layer) {
   const size_t d = run->d_model;
   const size_t block = run->plan->feed_forward_block;
   void *workspace = run->arena + run->plan->feed_forward_workspace;
 
-  for (size_t t = 0; t < run->n_tokens; t += block) {
+  for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
     const size_t rows = quads_min(block, run->n_tokens - t);
     const int8_t *x =
         layer_norm(run, &layer->feed_forward_norm, t, rows, run->plan->feed_forward_normalized);
     enter(run, QUADS_STAGE_FEED_FORWARD);
     quads_linear_s8(x, d, rows, &layer->feed_forward_1, 0, 4 * d, run->hidden, 4 * d, workspace);
     quads_gelu_s8(run->hidden, rows * 4 * d, layer->gelu);
+    if (poll(run)) {
+      return;
+    }
     quads_linear_add_s16(run->hidden, rows, &layer->feed_forward_2, run->residual + t * d,
                          workspace);
   }
 }
 
 /* logits = head(mean_pool(LayerNorm(residual))) */
-static void classify(const run_t *run, int32_t *logits) {
+static void classify(run_t *run, int32_t *logits) {
   const quads_model_t *m = run->model;
 
   const size_t block = run->plan->pool_block;
 
   memset(run->sums, 0, run->d_model * sizeof run->sums[0]);
-  for (size_t t = 0; t < run->n_tokens; t += block) {
+  for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
     const size_t rows = quads_min(block, run->n_tokens - t);
     const int8_t *x = layer_norm(run, &m->norm, t, rows, run->plan->pool_normalized);
     enter(run, QUADS_STAGE_HEAD);
     quads_sum_rows(x, rows, run->d_model, run->sums);
   }
+  if (run->stopped) {
+    return;
+  }
   quads_mean_pool(run->sums, run->d_model, m->pool_multiplier, run->pooled);
   quads_head(run->pooled, &m->head, logits, run->arena + run->plan->head_workspace);
+}
+
+int quads_encode_front(const quads_t *q, size_t first, size_t n_tokens,
+                       const quads_observer_t *observer) {
+  run_t run = bind_tensors(q, observer);
+
+  convolutions(&run, first, n_tokens);
+  return run.stopped ? QUADS_ERROR_STOPPED : QUADS_OK;
+}
+
+int quads_encode(const quads_t *q, int32_t *logits, const quads_observer_t *observer) {
+  run_t run = bind_tensors(q, observer);
+
+  for (size_t i = 0; i < q->model->n_layers && !run.stopped; i++) {
+    self_attention(&run, &q->model->layers[i]);
+    feed_forward(&run, &q->model->layers[i]);
+  }
+  if (!run.stopped) {
+    classify(&run, logits);
+  }
+  enter(&run, QUADS_STAGE_END);
+  return run.stopped ? QUADS_ERROR_STOPPED : QUADS_OK;
 }
 
 int quads_infer(quads_t *q, int32_t *logits, const quads_observer_t *observer) {
@@ -185,14 +234,6 @@ int quads_infer(quads_t *q, int32_t *logits, const quads_observer_t *observer) {
   if (q->model == NULL || !q->closed) {
     return QUADS_ERROR_STATE;
   }
-  const run_t run = bind_tensors(q, observer);
-
-  convolutions(&run);
-  for (size_t i = 0; i < q->model->n_layers; i++) {
-    self_attention(&run, &q->model->layers[i]);
-    feed_forward(&run, &q->model->layers[i]);
-  }
-  classify(&run, logits);
-  enter(&run, QUADS_STAGE_END);
-  return QUADS_OK;
+  const int error = quads_encode_front(q, 0, q->model->n_tokens, observer);
+  return error != QUADS_OK ? error : quads_encode(q, logits, observer);
 }

@@ -141,22 +141,42 @@ def trim(pcm: Pcm) -> Pcm:
     Returns:
         int16, (m,), m <= n: a view of `pcm`.
     """
+    found = _speech(pcm)
+    if found is None:
+        return pcm
+    first, last, _ = found
+    return pcm[max(0, first - _LEAD_FRAMES) * _FRAME : (last + _TAIL_FRAMES) * _FRAME]
+
+
+def longest_pause_s(pcm: Pcm) -> float:
+    """Return the longest stretch without an active frame inside the speech of int16, (n,).
+
+    Speech and active frames are those of `trim`.
+    """
+    found = _speech(pcm)
+    if found is None:
+        return 0.0
+    first, last, active = found
+    edges = np.flatnonzero(active[first:last])
+    return float(np.diff(edges).max(initial=1) - 1) * _FRAME / SAMPLE_RATE
+
+
+def _speech(pcm: Pcm) -> tuple[int, int, npt.NDArray[np.bool_]] | None:
+    """Return the first frame of speech, the one behind its last, and which frames are active."""
     n_frames = len(pcm) // _FRAME
     if n_frames < _RUN_FRAMES:
-        return pcm
+        return None
     frames = pcm[: n_frames * _FRAME].reshape(n_frames, _FRAME).astype(np.int64)
     energy = (frames * frames).sum(axis=1)
     ordered = np.sort(energy)
     loud = int(ordered[max(n_frames // 2, n_frames - _LOUD_FRAMES)])
     floor = int(ordered[n_frames // 10])
-    threshold = max(loud >> 9, min(floor << 4, loud >> 4))
-    active = np.concatenate(([0], np.cumsum(energy > threshold)))
-    runs = np.flatnonzero(active[_RUN_FRAMES:] - active[:-_RUN_FRAMES] == _RUN_FRAMES)
+    active = energy > max(loud >> 9, min(floor << 4, loud >> 4))
+    count = np.concatenate(([0], np.cumsum(active)))
+    runs = np.flatnonzero(count[_RUN_FRAMES:] - count[:-_RUN_FRAMES] == _RUN_FRAMES)
     if not len(runs):
-        return pcm
-    first = max(0, int(runs[0]) - _LEAD_FRAMES) * _FRAME
-    last = (int(runs[-1]) + _RUN_FRAMES + _TAIL_FRAMES) * _FRAME
-    return pcm[first:last]
+        return None
+    return int(runs[0]), int(runs[-1]) + _RUN_FRAMES, active
 
 
 def fit_window(pcm: Pcm, n_samples: int) -> tuple[Pcm, bool]:

@@ -95,6 +95,7 @@ def build(
     sanitize: bool = False,
     progress: Progress = _silent,
     compiler: str | None = None,
+    listening: bool = False,
 ) -> Build:
     """Compile the model in `source_dir` with the firmware for `board`; write out_dir/firmware.elf.
 
@@ -103,6 +104,7 @@ def build(
         out_dir: gets objects, linker script, ELF and build.json. The ELF appears only when whole.
         sanitize: host only: address and undefined-behaviour sanitizers.
         compiler: use this one instead of the board's candidates.
+        listening: the firmware that listens all the time, in place of the one that answers tests.
     Raises:
         BuildError: no source, no toolchain, code that does not compile, or a region that overflows.
     """
@@ -114,7 +116,7 @@ def build(
     sources = [
         *sorted(source_dir.glob("*.c")),
         *runtime_sources(board.kernels),
-        *sorted((firmware / "app").glob("*.c")),
+        *application_sources(listening),
         *port_sources(board),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
@@ -131,11 +133,25 @@ def runtime_sources(kernels: str) -> list[Path]:
     ]
 
 
+def application_sources(listening: bool) -> list[Path]:
+    """Return the C files of the test server, or those of the firmware that listens."""
+    firmware = data_dir("firmware")
+    server = sorted((firmware / "app").glob("*.c"))
+    if not listening:
+        return server
+    shared = [path for path in server if path.name != "main.c"]
+    return [*shared, *sorted((firmware / "listen").glob("*.c"))]
+
+
 def port_sources(board: Board) -> list[Path]:
-    """Return the C files of the board's port; ports with memory regions share bare_metal/."""
+    """Return the C files of the board's port.
+
+    Ports with memory regions share bare_metal/; boards with a clip store share the files in ports/.
+    """
     ports = data_dir("firmware") / "ports"
     folders = [board.port, *(["bare_metal"] if board.memory else [])]
-    return [path for folder in folders for path in sorted((ports / folder).glob("*.c"))]
+    found = [path for folder in folders for path in sorted((ports / folder).glob("*.c"))]
+    return [*found, *sorted(ports.glob("*.c") if board.stores_clips else ())]
 
 
 def kernel_sources(variant: str) -> list[Path]:

@@ -248,6 +248,11 @@ class Client:
         """Return what the board makes of `data`, at most `max_payload_bytes`."""
         return self._request("echo", data)
 
+    def request(self, name: str, values: dict[str, int | bytes]) -> dict[str, int | bytes]:
+        """Send any message of protocol.MESSAGES; return the fields of its answer."""
+        payload = protocol.encode_fields(BY_NAME[name].request, values)
+        return _fields(name, self._request(name, payload, self._compute_timeout_s))
+
     # --- uploads ---------------------------------------------------------------------------
 
     def _upload(self, kind: int, data: bytes, chunk_bytes: int | None) -> Transfer:

@@ -13,9 +13,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu import model_format
+from quads_mcu.config import ListenSection
 from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
-from quads_mcu.model.dimensions import FRAMES_PER_S
+from quads_mcu.export.listener import GateSettings
+from quads_mcu.model.dimensions import FRAMES_PER_S, Dimensions
 from quads_mcu.model_format import PackedLinear, PackedModel
 from quads_mcu.paths import data_dir
 from quads_mcu.run_dir import write_text
@@ -23,6 +25,7 @@ from quads_mcu.slots import INTENT, Slot, segments
 
 C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
 BYTES_PER_LINE = 16
+DEFAULT_LISTEN = ListenSection()
 
 
 @dataclass(frozen=True)
@@ -80,11 +83,23 @@ def render_format() -> str:
     )
 
 
-def write_sources(model: PackedModel, out_dir: Path, kernels: str = "plain") -> None:
+def render_listen_settings(dims: Dimensions, listen: ListenSection) -> str:
+    """Return listen_settings.h: how the listening firmware finds utterances."""
+    settings = GateSettings.of(listen)
+    values = {"settings": settings, "ring_frames": settings.ring_frames(dims.n_frames)}
+    return _render("listen_settings.h.j2", values)
+
+
+def write_sources(
+    model: PackedModel,
+    out_dir: Path,
+    kernels: str = "plain",
+    listen: ListenSection = DEFAULT_LISTEN,
+) -> None:
     """Write everything generated that a firmware build with `kernels` needs into `out_dir`.
 
-    model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h. Every file is
-    replaced atomically, and none before all are rendered.
+    model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h, listen_settings.h.
+    Every file is replaced atomically, and none before all are rendered.
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
@@ -94,6 +109,7 @@ def write_sources(model: PackedModel, out_dir: Path, kernels: str = "plain") -> 
     files = render_model(model, kernels) | {
         "frontend_tables.h": frontend_source.render(model.dims.n_mels, model.frontend),
         "quads_protocol.h": protocol_source.render(),
+        "listen_settings.h": render_listen_settings(model.dims, listen),
     }
     for name, text in files.items():
         write_text(out_dir / name, text)

@@ -124,6 +124,6 @@ def export(
         model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir, board.kernels)
+    csource.write_sources(model, source_dir, board.kernels, run.config().listen)
     write_json(source_dir / COST_FILE, asdict(cost))
     return cost

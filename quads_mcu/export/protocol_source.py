@@ -39,6 +39,9 @@ def render_doc() -> str:
         parts.append(f"### `0x{message.id:02X}` {message.name}\n\n{message.doc}\n\n")
         parts.append(_doc_fields("Request", message.request))
         parts.append(_doc_fields("Answer, after the status byte", message.answer))
+    parts.append(
+        "### An event\n\n" + _doc_fields("In the values of `heard`", protocol.EVENT_FIELDS)
+    )
     parts.append(_DOC_STATUS)
     for status in protocol.Status:
         text = protocol.STATUS_TEXT[status].replace("{", "*").replace("}", "*")
