@@ -195,9 +195,9 @@ def failure(status: Status, value: int, limit: int) -> bytes:
     return struct.pack("<BII", status, value, limit)
 
 
-@pytest.mark.parametrize("message_id", [0, 1, 9, 0x1F, 0x80, 255])
+@pytest.mark.parametrize("message_id", [0, 1, 10, 0x1F, 0x80, 255])
 def test_unknown_message(shim: ctypes.CDLL, message_id: int) -> None:
-    expected = failure(Status.UNKNOWN_MESSAGE, message_id, 8)
+    expected = failure(Status.UNKNOWN_MESSAGE, message_id, 9)
     found = c_dispatch(shim, protocol.encode_frame(message_id, 5, b""))
     assert found == [(message_id | 0x80, 5, expected)]
     assert protocol.status_text(expected[0], expected[1:]) == f"unknown message id {message_id}"

@@ -121,10 +121,12 @@ typedef struct {
   uint8_t closed; /* the window is complete and clamped */
 } quads_t;
 
-/* Called when the encoder enters `stage` and, with QUADS_STAGE_END, when it is done. */
+/* `enter` is called when the encoder enters a stage and, with QUADS_STAGE_END, when it is done;
+ * `layer`, if not NULL, before each encoder layer and, with n_layers, behind the last one. */
 typedef struct {
   void (*enter)(void *context, uint8_t stage);
   void *context;
+  void (*layer)(void *context, uint16_t layer);
 } quads_observer_t;
 
 /* Prepare `q` for `model`. The arena must be 8-byte aligned, at least plan.arena_bytes long, and

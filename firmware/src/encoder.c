@@ -63,6 +63,12 @@ static void enter(const run_t *run, uint8_t stage) {
   }
 }
 
+static void enter_layer(const run_t *run, size_t layer) {
+  if (run->observer != NULL && run->observer->layer != NULL) {
+    run->observer->layer(run->observer->context, (uint16_t)layer);
+  }
+}
+
 /* Tokens of the block that begins at token t. */
 static size_t block_rows(const run_t *run, size_t t) {
   return quads_min(run->token_block, run->n_tokens - t);
@@ -185,9 +191,11 @@ int quads_infer(quads_t *q, int32_t *logits, const quads_observer_t *observer) {
 
   convolutions(&run);
   for (size_t i = 0; i < q->model->n_layers; i++) {
+    enter_layer(&run, i);
     self_attention(&run, &q->model->layers[i]);
     feed_forward(&run, &q->model->layers[i]);
   }
+  enter_layer(&run, q->model->n_layers);
   classify(&run, logits);
   enter(&run, QUADS_STAGE_END);
   return QUADS_OK;
