@@ -1,0 +1,206 @@
+"""Executed instructions of a kernel call, predicted from its shape.
+
+A kernel is a nest of loops, so its count is a sum of products of loop lengths. costs.json holds the
+coefficients, fitted per core, kernel variant and bits to counts measured on the emulated core
+(`make costs` measures and fits again); docs/analysis.md describes the method. No emulator, compiler
+or weight is needed to use them.
+"""
+
+from __future__ import annotations
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from quads_mcu.device.boards import Board
+from quads_mcu.errors import ConfigError
+from quads_mcu.export.work import Call
+
+PATH = Path(__file__).parent / "costs.json"
+# A form is good enough when no measured call is off by more.
+TOLERANCE = 0.01
+# Kernels that have weights: paths of their own for one, two and three rows.
+WEIGHTED = ("linear_s8", "linear_add_s16", "head")
+FEW_ROWS = 3
+_FACTOR = re.compile(r"(rows|n_out|n_in)(?:(//|/|%)(\d+)(?:=(\d+))?)?")
+
+
+@dataclass(frozen=True)
+class Fit:
+    """Instructions of one kernel as a sum: coefficient times product of factors, by term.
+
+    A term is factors joined by `*`; a factor is rows, n_out or n_in, as it is, divided by a number
+    (`//` rounds down, `/` up), or `%m=r`: one where the remainder is r, else zero. max_error: the
+    largest relative error over the `samples` measured calls.
+    """
+
+    terms: Mapping[str, float]
+    max_error: float
+    samples: int
+
+    def instructions(self, call: Call) -> float:
+        """Return the predicted instructions of a call of this kernel."""
+        return sum(c * _term(term, call) for term, c in self.terms.items())
+
+
+def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) -> Fit:
+    """Fit the simplest of `forms` (lists of terms) that meets TOLERANCE, else the best one.
+
+    Least squares of relative errors; forms with more terms than calls are passed over.
+    """
+    best: Fit | None = None
+    counts = np.array([count for _, count in measured], np.float64)
+    for form in forms:
+        if len(form) > len(measured):
+            continue
+        values = np.array([[_term(term, call) for term in form] for call, _ in measured])
+        found, *_ = np.linalg.lstsq(values / counts[:, None], np.ones(len(counts)), rcond=None)
+        error = float(np.abs(values @ found / counts - 1).max())
+        terms = {term: float(f"{c:.6g}") for term, c in zip(form, found, strict=True)}
+        candidate = Fit(terms, round(error, 5), len(measured))
+        if best is None or error < best.max_error:
+            best = candidate
+        if error <= TOLERANCE:
+            break
+    if best is None:
+        raise ConfigError(f"{len(measured)} measured calls are fewer than any form has terms")
+    return best
+
+
+def forms(kernel: str) -> Iterable[list[str]]:
+    """Yield the forms to try for `kernel`, simplest first."""
+    if kernel in WEIGHTED:
+        return _matrix_forms()
+    if kernel == "attention_head":
+        return _attention_forms()
+    if kernel == "frontend":
+        return iter([["1", "n_out", "rows", "rows*n_out"]])
+    if kernel in ("layer_norm", "sum_rows"):
+        return iter([["1", "n_out", "rows", "rows*n_out"]])
+    return iter([["1", "n_out"]])
+
+
+def _matrix_forms() -> Iterable[list[str]]:
+    """Rows in groups with remainders, output channels and inputs in groups."""
+    for n_group, k_group, r_group in itertools.product((1, 4, 3, 8), (1, 16, 32), (1, 2, 3, 4, 8)):
+        rows = ["1", f"rows//{r_group}"]
+        rows += [f"rows%{r_group}={rest}" for rest in range(1, r_group)]
+        outs = ["1", f"n_out/{n_group}"]
+        ins = ["1", "n_in"] + ([f"n_in/{k_group}"] if k_group > 1 else [])
+        yield _products(rows, outs, ins)
+
+
+def _attention_forms() -> Iterable[list[str]]:
+    for group in (1, 2, 4, 8, 3):
+        whole = ["rows"] if group == 1 else ["rows", f"rows/{group}"]
+        squares = [f"{a}*{b}" for a, b in itertools.combinations_with_replacement(whole, 2)]
+        yield _products(["1", *whole, *squares], ["1", "n_in"])
+
+
+def _products(*factors: Sequence[str]) -> list[str]:
+    terms = ("*".join(f for f in term if f != "1") or "1" for term in itertools.product(*factors))
+    return list(dict.fromkeys(terms))
+
+
+def _term(term: str, call: Call) -> int:
+    value = 1
+    for factor in term.split("*"):
+        value *= 1 if factor == "1" else _factor(factor, call)
+    return value
+
+
+def _factor(factor: str, call: Call) -> int:
+    found = _FACTOR.fullmatch(factor)
+    assert found, factor
+    value: int = getattr(call, found[1])
+    divisor = int(found[3] or 1)
+    if found[2] == "%":
+        return int(value % divisor == int(found[4]))
+    return value // divisor if found[2] == "//" else -(-value // divisor)
+
+
+def key(call: Call) -> str:
+    """Return the entry of costs.json for a call: kernel, then bits, then rows if they are few."""
+    name = call.kernel
+    if call.bits:
+        name += f"/{call.bits}"
+        if call.rows <= FEW_ROWS and call.kernel != "head":
+            name += f"/{call.rows}"
+    return name
+
+
+@dataclass(frozen=True)
+class Costs:
+    """Fits of one core with one kernel variant. `compiler`: whose code was measured."""
+
+    core: str
+    variant: str
+    compiler: str
+    fits: Mapping[str, Fit]
+
+    def instructions(self, call: Call) -> float:
+        """Return the predicted instructions of `call`.
+
+        Raises:
+            ConfigError: this kernel was never measured here.
+        """
+        found = self.fits.get(key(call)) or self.fits.get(f"{call.kernel}/{call.bits}")
+        if found is None:
+            raise ConfigError(
+                f"no measured cost of {key(call)} on {self.core} with {self.variant} kernels; "
+                "`make costs` measures them"
+            )
+        return found.instructions(call)
+
+
+def core(board: Board) -> str:
+    """Return the short name of a board's core: m4, m55, rv32imc; "" if its flags name none."""
+    for flag in board.toolchain.flags:
+        if flag.startswith("-mcpu=cortex-"):
+            return flag.removeprefix("-mcpu=cortex-").split("+")[0]
+        if flag.startswith("-march=rv"):
+            return flag.removeprefix("-march=").split("_")[0]
+    return ""
+
+
+def load(board: Board) -> Costs | None:
+    """Return the costs of a board's core and kernels, or None if they were never measured."""
+    return _all().get((core(board), board.kernels))
+
+
+@functools.cache
+def _all() -> dict[tuple[str, str], Costs]:
+    found = {}
+    for entry in json.loads(PATH.read_text(encoding="utf-8"))["costs"]:
+        fits = {name: Fit(**values) for name, values in entry.pop("fits").items()}
+        found[entry["core"], entry["variant"]] = Costs(fits=fits, **entry)
+    return found
+
+
+def to_json(costs: Iterable[Costs]) -> dict[str, Any]:
+    """Return what costs.json holds."""
+    return {
+        "costs": [
+            {
+                "core": one.core,
+                "variant": one.variant,
+                "compiler": one.compiler,
+                "fits": {
+                    name: {
+                        "terms": dict(found.terms),
+                        "max_error": found.max_error,
+                        "samples": found.samples,
+                    }
+                    for name, found in sorted(one.fits.items())
+                },
+            }
+            for one in sorted(costs, key=lambda one: (one.core, one.variant))
+        ]
+    }
