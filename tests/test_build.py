@@ -6,9 +6,10 @@ import subprocess
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from c_build import FIRMWARE, require_tool
-from firmware_build import built, model, require, source_dir
+from firmware_build import DIMS, built, model, require, source_dir
 
 from quads_mcu import model_format
 from quads_mcu.device import boards, build, flash
@@ -17,9 +18,12 @@ from quads_mcu.device.elf import Elf
 from quads_mcu.device.link import Link
 from quads_mcu.errors import BuildError
 from quads_mcu.export import planner
+from quads_mcu.export.reference import Reference
 
 HOST = boards.load("host")
 AN386 = boards.load("qemu-an386")
+EMULATED = [board.name for board in boards.all_boards() if board.emulated]
+CORTEX_M = [board.name for board in boards.all_boards() if board.port == "cmsdk"]
 
 
 @pytest.mark.parametrize(
@@ -35,7 +39,7 @@ def test_sizes_agree_with_binutils(board: str, tool: str) -> None:
     assert found.ram_bytes == data + bss
 
 
-@pytest.mark.parametrize("board", ["host", "qemu-an386"])
+@pytest.mark.parametrize("board", ["host", *EMULATED])
 def test_linked_weights_are_those_of_the_model(board: str) -> None:
     assert built(board).weight_bytes == sum(model_format.weight_bytes(model()).values())
 
@@ -141,20 +145,58 @@ def test_a_model_of_another_format_does_not_compile(tmp_path: Path) -> None:
         build.build(HOST, copy, tmp_path / "out")
 
 
-@pytest.mark.parametrize("region", [0, 1], ids=["flash", "ram"])
-def test_overflow_names_the_region(tmp_path: Path, region: int) -> None:
+def shrunk(board: boards.Board, **sizes: int) -> boards.Board:
+    """The board with other region sizes; what the sizes leave out is no longer there."""
+    memory = [replace(r, size_bytes=sizes[r.name]) for r in board.memory if r.name in sizes]
+    return replace(board, memory=tuple(memory))
+
+
+@pytest.mark.parametrize(
+    ("sizes", "region", "holds", "way"),
+    [
+        ({"flash": 24_576, "ram": 65536}, "flash", "code, constants, weights", "fewer bits"),
+        ({"flash": 1 << 20, "ram": 8192}, "ram", "data, arena", "a shorter window"),
+        ({"flash": 8192, "ram": 65536, "psram": 65536}, "flash", "code, constants", "more flash"),
+    ],
+)
+def test_overflow_names_the_region(
+    tmp_path: Path, sizes: dict[str, int], region: str, holds: str, way: str
+) -> None:
     require(AN386)
-    memory = list(AN386.memory)
-    memory[region] = replace(memory[region], size_bytes=8192)
-    small = replace(AN386, memory=tuple(memory))
     with pytest.raises(BuildError) as caught:
-        build.build(small, source_dir(), tmp_path)
+        build.build(shrunk(AN386, **sizes), source_dir(), tmp_path)
     found = re.match(
-        rf"{memory[region].name} of qemu-an386: ([\d,]+) bytes needed, 8,192 available",
+        rf"{region} of qemu-an386 \({holds}\): ([\d,]+) bytes needed, {sizes[region]:,} available, "
+        r"([\d,]+) too many; use ",
         str(caught.value),
     )
-    assert found and int(found[1].replace(",", "")) > 8192
+    assert found and way in str(caught.value)
+    needed, over = (int(number.replace(",", "")) for number in found.groups())
+    assert needed - over == sizes[region]
     assert not (tmp_path / build.FIRMWARE_NAME).exists()
+
+
+@pytest.mark.parametrize("board", CORTEX_M)
+def test_parts_move_to_the_large_region_and_still_run(tmp_path: Path, board: str) -> None:
+    """The model that fits everywhere, on a board whose first regions are too small for it."""
+    full = boards.load(board)
+    require(full)
+    first, ram, *_, large = (region.name for region in full.memory)
+    sizes = {first: 24_576, ram: 8192, large: 65536}
+    found = build.build(shrunk(full, **sizes), source_dir(), tmp_path)
+    assert {usage.region: usage.contents for usage in found.regions} == {
+        first: ("code", "constants"),
+        ram: ("data",),
+        large: ("weights", "arena"),
+    }
+    rng = np.random.default_rng(7)
+    mel = rng.integers(-128, 128, (DIMS.n_frames, DIMS.n_mels)).astype(np.int8)
+    with flash.open_board(full, found.elf) as client:
+        client.send_features(mel)
+        np.testing.assert_array_equal(
+            client.infer().logits, Reference(model()).logits(mel[None])[0]
+        )
+        assert client.stats().arena_used_bytes == planner.plan(DIMS).arena_bytes
 
 
 @pytest.mark.parametrize(
@@ -207,21 +249,22 @@ int main(void) {
 """
 
 
-def test_ticks_are_instructions(tmp_path: Path) -> None:
-    require(AN386)
+@pytest.mark.parametrize("board_name", CORTEX_M)
+def test_ticks_are_instructions(tmp_path: Path, board_name: str) -> None:
+    board = boards.load(board_name)
+    require(board)
     main = tmp_path / "main.c"
     main.write_text(COUNTED)
     sources = [main, FIRMWARE / "src" / "protocol.c", *(FIRMWARE / "ports" / "cmsdk").glob("*.c")]
     includes = [source_dir(), FIRMWARE / "include", FIRMWARE / "ports"]
-    found = build.compile_and_link(AN386, sources, includes, tmp_path / "out")
+    found = build.compile_and_link(board, sources, includes, tmp_path / "out")
 
     def instructions(client: Client, turns: int) -> float:
         ticks = int.from_bytes(client.echo(turns.to_bytes(4, "little")), "little")
-        return (
-            ticks * AN386.defines["QUADS_TICK_NUMERATOR"] / AN386.defines["QUADS_TICK_DENOMINATOR"]
-        )
+        defines = board.defines
+        return ticks * defines["QUADS_TICK_NUMERATOR"] / defines["QUADS_TICK_DENOMINATOR"]
 
-    with flash.start(AN386, found.elf) as session, Link(session.url) as link:
+    with flash.start(board, found.elf) as session, Link(session.url) as link:
         client = Client(link)
         short, long = instructions(client, 1_000), instructions(client, 1_001_000)
         assert long - short == pytest.approx(2_000_000, abs=2)

@@ -12,19 +12,23 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
-from quads_mcu.errors import ConfigError, ExportError
+from quads_mcu.errors import ConfigError
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu")
 KERNELS = ("plain", "dsp", "helium")
-HOLDS = ("code", "constants", "data")
+CONTENTS = ("code", "constants", "weights", "data", "arena")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Region:
-    """One memory region. `holds`: code, constants (tables, weights), data (stack, state, arena)."""
+    """One memory region. `holds`: what may lie there, of CONTENTS.
+
+    code; constants (tables, initial values); weights (what the model file defines); data (stack
+    and static data); arena.
+    """
 
     name: str
     start: int
@@ -100,15 +104,23 @@ class Board:
         return self.kind in KINDS
 
     def region(self, content: str) -> Region:
-        """Return the first region that holds `content` (code, constants or data).
+        """Return the first region that may hold `content`, one of CONTENTS.
 
         Raises:
             ConfigError: none does.
         """
-        for region in self.memory:
-            if content in region.holds:
-                return region
-        raise ConfigError(f"board {self.name} has no memory region that holds {content}")
+        return self.regions(content)[0]
+
+    def regions(self, content: str) -> list[Region]:
+        """Return every region that may hold `content`, in the order of the file.
+
+        Raises:
+            ConfigError: none does.
+        """
+        found = [region for region in self.memory if content in region.holds]
+        if not found:
+            raise ConfigError(f"board {self.name} has no memory region that holds {content}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain dicts and lists."""
@@ -160,36 +172,6 @@ def read(path: Path) -> Board:
     except (tomllib.TOMLDecodeError, UnicodeDecodeError, ConfigError) as problem:
         raise ConfigError(f"{path}: {problem}") from None
     return board
-
-
-def fit(board: Board, flash_bytes: int, ram_bytes: int) -> None:
-    """Refuse what does not fit; boards without regions (the host) take everything.
-
-    Raises:
-        ExportError: names the region, what is needed and available, and three ways out.
-    """
-    if not board.memory:
-        return
-    for region, needed in (
-        (board.region("constants"), flash_bytes),
-        (board.region("data"), ram_bytes),
-    ):
-        if needed > region.size_bytes:
-            raise ExportError(overflow_text(board, region, needed))
-
-
-def overflow_text(board: Board, region: Region, needed: int) -> str:
-    """Return the message for `needed` bytes that do not fit `region`."""
-    content = "weights" if "constants" in region.holds else "arena"
-    less = {
-        "weights": "fewer bits per weight ([quantization] bits)",
-        "arena": "a shorter window ([audio] window_s)",
-    }[content]
-    return (
-        f"{region.name} of {board.name}: {needed:,} bytes needed, {region.size_bytes:,} available, "
-        f"{needed - region.size_bytes:,} too many; use {less}, a smaller student "
-        f"([student] preset), or a board with more {region.name} (`quads-mcu boards`)"
-    )
 
 
 # --- reading -------------------------------------------------------------------------------
@@ -255,12 +237,12 @@ def _check(board: Board, stem: str) -> None:
     for region in board.memory:
         if region.start < 0 or region.size_bytes <= 0:
             raise ConfigError(f"region {region.name} has start or size below the possible")
-        if unknown := sorted(set(region.holds) - set(HOLDS)):
+        if unknown := sorted(set(region.holds) - set(CONTENTS)):
             raise ConfigError(
-                f"region {region.name} holds {unknown[0]!r}; allowed: {', '.join(HOLDS)}"
+                f"region {region.name} holds {unknown[0]!r}; allowed: {', '.join(CONTENTS)}"
             )
     if board.memory:
-        for content in HOLDS:
+        for content in CONTENTS:
             board.region(content)
         if not 0 < board.stack_bytes <= board.region("data").size_bytes:
             raise ConfigError(f"stack_bytes = {board.stack_bytes} is outside the data region")

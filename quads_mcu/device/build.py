@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu.console import Progress
+from quads_mcu.device import memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.elf import Elf
 from quads_mcu.errors import BuildError
@@ -40,7 +41,8 @@ class Build:
     """A finished build. All sizes in bytes, measured in the ELF file.
 
     weight_bytes: indices, codebooks and tables of the model. flash_bytes: code, constants and
-    initial data. ram_bytes: data, arena and, where the port has one, the stack region.
+    initial data. ram_bytes: data, arena and, where the port has one, the stack region. regions:
+    the board's memory regions in use, what lies there and up to which byte.
     """
 
     elf: Path
@@ -51,6 +53,7 @@ class Build:
     weight_bytes: int
     build_id: str
     compiler: str
+    regions: tuple[memory.Usage, ...]
 
     @property
     def flash_bytes(self) -> int:
@@ -71,10 +74,11 @@ class Build:
         """
         try:
             values = json.loads((out_dir / SUMMARY_NAME).read_text(encoding="utf-8"))
+            values["regions"] = tuple(memory.Usage.from_json(one) for one in values["regions"])
             return cls(elf=out_dir / FIRMWARE_NAME, **values)
         except OSError:
             raise BuildError(f"{out_dir} holds no build; run `quads-mcu build` first") from None
-        except (ValueError, TypeError) as problem:
+        except (KeyError, ValueError, TypeError) as problem:
             raise BuildError(f"{out_dir / SUMMARY_NAME}: {problem}; build again") from None
 
 
@@ -151,8 +155,9 @@ def compile_and_link(
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         objects = _compile([*command, *flags], sources, out_dir, progress)
-        elf = _link([*command, *board.toolchain.flags, *extra], board, objects, out_dir)
-        return _measured(elf, build_id, version)
+        link = [*command, *board.toolchain.flags, *extra]
+        elf, placement = _link(link, board, objects, out_dir)
+        return _measured(board, placement, elf, build_id, version)
     except OSError as problem:
         raise BuildError(f"{problem.filename}: {problem.strerror}") from None
 
@@ -228,47 +233,65 @@ def _compile(
     return objects
 
 
-def _link(command: list[str], board: Board, objects: list[Path], out_dir: Path) -> Path:
+def _link(
+    command: list[str], board: Board, objects: list[Path], out_dir: Path
+) -> tuple[Path, memory.Placement]:
+    """Link with the first placement that fits; the linker is the judge of that."""
     elf = out_dir / FIRMWARE_NAME
-    options = ["-Wl,--gc-sections", *board.toolchain.link_flags]
-    if board.memory:
-        script = out_dir / "board.ld"
-        _write_text(script, render_linker_script(board))
-        options = [f"-T{script}", *options]
     handle, temporary = tempfile.mkstemp(dir=out_dir, prefix="link-")
     os.close(handle)
     try:
-        done = _run([*command, *map(str, objects), *options, "-o", temporary])
-        if done.returncode:
-            raise BuildError(_overflow(board, done.stderr) or f"linking: {_errors(done.stderr)}")
+        refused = []
+        for placement in memory.choices(board):
+            done = _run([*command, *map(str, objects), *_link_options(board, placement, out_dir),
+                         "-o", temporary])  # fmt: skip
+            if done.returncode == 0:
+                break
+            if not (over := _overflowing(board, placement, done.stderr)):
+                raise BuildError(f"linking: {_errors(done.stderr)}")
+            refused.append(over)
+        else:
+            raise BuildError(memory.overflow_text(board, min(refused, key=memory.overflow_bytes)))
         Path(temporary).chmod(0o755)
         (out_dir / SUMMARY_NAME).unlink(missing_ok=True)
         Path(temporary).replace(elf)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return elf
+    return elf, placement
 
 
-def render_linker_script(board: Board) -> str:
+def _link_options(board: Board, placement: memory.Placement, out_dir: Path) -> list[str]:
+    options = ["-Wl,--gc-sections", *board.toolchain.link_flags]
+    if not board.memory:
+        return options
+    script = out_dir / "board.ld"
+    _write_text(script, render_linker_script(board, placement))
+    return [f"-T{script}", *options]
+
+
+def render_linker_script(board: Board, placement: memory.Placement) -> str:
     """Return the linker script of a board with memory regions."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(data_dir("templates")), undefined=StrictUndefined
     )
-    return environment.get_template(f"{board.port}.ld.j2").render(board=board) + "\n"
+    template = environment.get_template(f"{board.port}.ld.j2")
+    return template.render(board=board, placement=placement) + "\n"
 
 
-def _measured(elf: Path, build_id: str, compiler: str) -> Build:
+def _measured(
+    board: Board, placement: memory.Placement, elf: Path, build_id: str, compiler: str
+) -> Build:
     image = Elf(elf)
-    sizes = image.sizes()
     weights = sum(
         symbol.size_bytes
         for symbol in image.objects()
         if symbol.source.endswith("model_data.c") and symbol.name not in NOT_WEIGHTS
     )
+    regions = memory.measured(board, placement, image)
     found = Build(elf=elf, weight_bytes=weights, build_id=build_id, compiler=compiler,
-                  **asdict(sizes))  # fmt: skip
+                  regions=regions, **asdict(image.sizes()))  # fmt: skip
     summary = {name: value for name, value in asdict(found).items() if name != "elf"}
     _write_text(elf.parent / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return found
@@ -288,14 +311,19 @@ def _errors(text: str) -> str:
     return " | ".join((telling or lines)[:ERROR_LINES]) or "the compiler said nothing"
 
 
-def _overflow(board: Board, text: str) -> str | None:
-    found = re.search(r"region [`'\"]?(\w+)'? overflowed by (\d+) bytes", text)
-    if found is None:
-        return None
-    from quads_mcu.device.boards import overflow_text
-
-    region = next(region for region in board.memory if region.name == found[1])
-    return overflow_text(board, region, region.size_bytes + int(found[2]))
+def _overflowing(board: Board, placement: memory.Placement, text: str) -> list[memory.Usage]:
+    """Return the regions that the linker says have too much."""
+    found = dict(re.findall(r"region [`'\"]?(\w+)'? overflowed by (\d+) bytes", text))
+    return [
+        memory.Usage(
+            region.name,
+            memory.contents_of(placement, region),
+            region.size_bytes + int(found[region.name]),
+            region.size_bytes,
+        )
+        for region in board.memory
+        if region.name in found
+    ]
 
 
 def _write_text(path: Path, text: str) -> None:

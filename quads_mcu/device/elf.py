@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quads_mcu.errors import BuildError
 
+PT_LOAD = 1
 SHT_SYMTAB, SHT_NOBITS = 2, 8
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_FILE = 1, 4
@@ -87,6 +88,32 @@ class Elf:
                 kind = "text" if section.flags & SHF_EXECINSTR else "rodata"
             found[kind] += section.size
         return Sizes(**found)
+
+    def end_of(self, start: int, size_bytes: int) -> int:
+        """Return the address behind the last byte in use of a memory region; start: none is.
+
+        Counts what the program occupies and what is loaded there (initial values of data).
+        """
+        end = start
+        for load, loaded_bytes, run, run_bytes in self._read_segments():
+            for address, used_bytes in ((load, loaded_bytes), (run, run_bytes)):
+                if start <= address < start + size_bytes and used_bytes:
+                    end = max(end, address + used_bytes)
+        return end
+
+    def _read_segments(self) -> list[tuple[int, int, int, int]]:
+        """Return (load address, bytes in the file, address, bytes in memory) of what is loaded."""
+        layout = "<I4xQQQQQ" if self._wide else "<IIIIII"
+        at, number = (32, "<Q") if self._wide else (28, "<I")
+        (table,) = struct.unpack_from(number, self._data, at)
+        entry, count = struct.unpack_from("<HH", self._data, 54 if self._wide else 42)
+        segments = []
+        for index in range(count):
+            header = struct.unpack_from(layout, self._data, table + index * entry)
+            kind, _, run, load, loaded_bytes, run_bytes = header
+            if kind == PT_LOAD:
+                segments.append((load, loaded_bytes, run, run_bytes))
+        return segments
 
     def objects(self) -> list[Symbol]:
         """Return all data objects of the symbol table."""

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu import model_format
-from quads_mcu.device.boards import Board, fit
+from quads_mcu.device import memory
+from quads_mcu.device.boards import Board
 from quads_mcu.errors import ExportError
 from quads_mcu.export import csource, pack, planner
 from quads_mcu.run_dir import RunDir, write_json
@@ -64,6 +65,16 @@ def predict(model: model_format.PackedModel, board: Board) -> Cost:
     )
 
 
+def needs(cost: Cost, board: Board) -> dict[str, int]:
+    """Return what `memory.place` has to find room for, bytes by content."""
+    return {
+        "code": board.runtime_flash_bytes,
+        "weights": cost.weight_bytes,
+        "data": board.stack_bytes + board.runtime_ram_bytes,
+        "arena": cost.arena_bytes,
+    }
+
+
 def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> Cost:
     """Pack the run's student, check that it fits, and write its C source.
 
@@ -78,7 +89,7 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
         )
     model = pack.pack(run.path)
     cost = predict(model, board)
-    fit(board, cost.flash_bytes, cost.ram_bytes)
+    memory.place(board, needs(cost, board))
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
     csource.write_sources(model, source_dir, board.kernels)

@@ -8,7 +8,9 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from quads_mcu.device import boards
+from quads_mcu.device import memory as placing
 from quads_mcu.device.boards import Board
+from quads_mcu.device.memory import Usage
 from quads_mcu.errors import ExportError
 from quads_mcu.export import project
 from quads_mcu.export.blank import blank
@@ -21,21 +23,11 @@ SHORTEST_FRAMES = 50
 
 
 @dataclass(frozen=True)
-class Region:
-    """What lies in one memory region, and how many of its bytes are taken."""
-
-    name: str
-    contents: tuple[str, ...]
-    used_bytes: int
-    size_bytes: int
-
-
-@dataclass(frozen=True)
 class Memory:
     """Bytes by region; empty for boards without regions. problem: why it does not fit, or None."""
 
     cost: project.Cost
-    regions: tuple[Region, ...]
+    regions: tuple[Usage, ...]
     problem: str | None
 
     def to_json(self) -> dict[str, Any]:
@@ -58,19 +50,15 @@ class Way:
 def memory(model: PackedModel, board: Board) -> Memory:
     """Return what `model` takes in each region of `board`."""
     cost = project.predict(model, board)
-    problem = None
+    needs = project.needs(cost, board)
     try:
-        boards.fit(board, cost.flash_bytes, cost.ram_bytes)
+        return Memory(cost, tuple(placing.place(board, needs)), None)
     except ExportError as error:
-        problem = str(error)
-    regions = ()
-    if board.memory:
-        flash, ram = board.region("constants"), board.region("data")
-        regions = (
-            Region(flash.name, flash.holds, cost.flash_bytes, flash.size_bytes),
-            Region(ram.name, ram.holds, cost.ram_bytes, ram.size_bytes),
+        nearest = min(
+            (placing.usage(board, choice, needs) for choice in placing.choices(board)),
+            key=placing.overflow_bytes,
         )
-    return Memory(cost, regions, problem)
+        return Memory(cost, tuple(nearest), str(error))
 
 
 def ways(model: PackedModel, board: Board) -> tuple[Way, ...]:

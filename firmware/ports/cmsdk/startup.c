@@ -23,7 +23,7 @@ typedef union {
 } vector_t;
 
 /* 16 system exceptions, then interrupts 0 (UART0 receive) and on. */
-__attribute__((section(".vectors"), used)) static const vector_t vectors[16 + 32] = {
+__attribute__((section(".vectors"), used)) static const vector_t vectors[16 + 64] = {
     [0].stack = cmsdk_stack_end, [1].handler = cmsdk_reset,
     [2].handler = fault,         [3].handler = fault,
     [4].handler = fault,         [5].handler = fault,
