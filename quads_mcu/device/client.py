@@ -228,7 +228,8 @@ class Client:
         n, data = _number(values["n_rows"]), _bytes(values["values"])
         if n < 2 or len(data) != 8 * n * hello.n_stages:
             raise ProtocolError(
-                f"layers: {n} rows in {len(data)} bytes answered, expected {hello.n_stages} u64 each"
+                f"layers: {n} rows in {len(data)} bytes answered, expected {hello.n_stages} u64 "
+                "in each; build and flash again"
             )
         ticks = np.frombuffer(data, "<u8").astype(np.int64).reshape(n, hello.n_stages)
         return ticks * hello.tick_numerator // hello.tick_denominator

@@ -7,10 +7,10 @@ them (device/energy.py). Nothing is compiled or run.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from quads_mcu import model_format
 from quads_mcu.device import energy
@@ -23,6 +23,8 @@ from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.report import costs, fitting
 from quads_mcu.report.fitting import Memory, Way
 from quads_mcu.run_dir import RunDir
+
+Number = TypeVar("Number", int, float)
 
 
 @dataclass(frozen=True)
@@ -216,5 +218,6 @@ def _method(board: Board) -> tuple[str, ...]:
     return tuple(lines)
 
 
-def _total(values: list[Any]) -> Any:
-    return None if any(value is None for value in values) else sum(values)
+def _total(values: Sequence[Number | None]) -> Number | None:
+    known = [value for value in values if value is not None]
+    return sum(known[1:], known[0]) if len(known) == len(values) else None

@@ -74,10 +74,10 @@ def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) ->
     return best
 
 
-def forms(kernel: str) -> Iterable[list[str]]:
-    """Yield the forms to try for `kernel`, simplest first."""
+def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
+    """Yield the forms to try for `kernel`, simplest first; rows: as in all calls, 0: they vary."""
     if kernel in WEIGHTED:
-        return _matrix_forms()
+        return _matrix_forms((0,) if rows else (1, 2, 3, 4, 8))
     if kernel == "attention_head":
         return _attention_forms()
     if kernel == "frontend":
@@ -87,10 +87,10 @@ def forms(kernel: str) -> Iterable[list[str]]:
     return iter([["1", "n_out"]])
 
 
-def _matrix_forms() -> Iterable[list[str]]:
-    """Rows in groups with remainders, output channels and inputs in groups."""
-    for n_group, k_group, r_group in itertools.product((1, 4, 3, 8), (1, 16, 32), (1, 2, 3, 4, 8)):
-        rows = ["1", f"rows//{r_group}"]
+def _matrix_forms(row_groups: Sequence[int]) -> Iterable[list[str]]:
+    """Rows in groups with remainders (0: rows do not vary), outputs and inputs in groups."""
+    for n_group, k_group, r_group in itertools.product((1, 4, 3, 8), (1, 16, 32), row_groups):
+        rows = ["1", f"rows//{r_group}"] if r_group else ["1"]
         rows += [f"rows%{r_group}={rest}" for rest in range(1, r_group)]
         outs = ["1", f"n_out/{n_group}"]
         ins = ["1", "n_in"] + ([f"n_in/{k_group}"] if k_group > 1 else [])

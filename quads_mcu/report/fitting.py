@@ -93,8 +93,11 @@ def _smaller(dims: Dimensions) -> Iterator[tuple[str, Dimensions]]:
     """Yield presets of fewer weights, largest first."""
     for name, preset in sorted(PRESETS.items(), key=lambda item: -_weights(item[1])):
         if _weights(preset) < dims.d_model**2 * dims.n_layers:
-            yield name, dataclasses.replace(
-                dims, d_model=preset.d_model, n_heads=preset.n_heads, n_layers=preset.n_layers
+            yield (
+                name,
+                dataclasses.replace(
+                    dims, d_model=preset.d_model, n_heads=preset.n_heads, n_layers=preset.n_layers
+                ),
             )
 
 
@@ -153,6 +156,4 @@ def _other_boards(model: PackedModel, board: Board) -> Iterator[Way]:
         if other.memory and other.name != board.name:
             found = memory(model, other)
             if not found.problem:
-                yield Way(
-                    f"--target {other.name}", found.cost.flash_bytes, found.cost.ram_bytes
-                )
+                yield Way(f"--target {other.name}", found.cost.flash_bytes, found.cost.ram_bytes)
