@@ -164,7 +164,7 @@ def test_overflow_names_the_region(
 ) -> None:
     require(AN386)
     with pytest.raises(BuildError) as caught:
-        build.build(shrunk(AN386, **sizes), source_dir(), tmp_path)
+        build.build(shrunk(AN386, **sizes), source_dir(AN386.kernels), tmp_path)
     found = re.match(
         rf"{region} of qemu-an386 \({holds}\): ([\d,]+) bytes needed, {sizes[region]:,} available, "
         r"([\d,]+) too many; use ",
@@ -183,7 +183,7 @@ def test_parts_move_to_the_large_region_and_still_run(tmp_path: Path, board: str
     require(full)
     first, ram, *_, large = (region.name for region in full.memory)
     sizes = {first: 24_576, ram: 8192, large: 65536}
-    found = build.build(shrunk(full, **sizes), source_dir(), tmp_path)
+    found = build.build(shrunk(full, **sizes), source_dir(full.kernels), tmp_path)
     assert {usage.region: usage.contents for usage in found.regions} == {
         first: ("code", "constants"),
         ram: ("data",),
@@ -196,7 +196,7 @@ def test_parts_move_to_the_large_region_and_still_run(tmp_path: Path, board: str
         np.testing.assert_array_equal(
             client.infer().logits, Reference(model()).logits(mel[None])[0]
         )
-        assert client.stats().arena_used_bytes == planner.plan(DIMS).arena_bytes
+        assert client.stats().arena_used_bytes == planner.plan(DIMS, full.kernels).arena_bytes
 
 
 @pytest.mark.parametrize(
