@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError
@@ -26,6 +27,8 @@ from quads_mcu.export.work import Call
 PATH = Path(__file__).parent / "costs.json"
 # A form is good enough when no measured call is off by more.
 TOLERANCE = 0.01
+# A term that never makes up more of a count is left out.
+NEGLIGIBLE = 5e-4
 # Kernels that have weights: paths of their own for one, two and three rows.
 WEIGHTED = ("linear_s8", "linear_add_s16", "head")
 FEW_ROWS = 3
@@ -61,9 +64,9 @@ def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) ->
         if len(form) > len(measured):
             continue
         values = np.array([[_term(term, call) for term in form] for call, _ in measured])
-        found, *_ = np.linalg.lstsq(values / counts[:, None], np.ones(len(counts)), rcond=None)
+        found = _solve(values / counts[:, None])
         error = float(np.abs(values @ found / counts - 1).max())
-        terms = {term: float(f"{c:.6g}") for term, c in zip(form, found, strict=True)}
+        terms = {t: float(f"{c:.6g}") for t, c in zip(form, found, strict=True) if c}
         candidate = Fit(terms, round(error, 5), len(measured))
         if best is None or error < best.max_error:
             best = candidate
@@ -74,8 +77,23 @@ def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) ->
     return best
 
 
+def _solve(relative: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the coefficients whose sum is nearest to one; terms that hardly count become zero."""
+    found = np.zeros(relative.shape[1])
+    kept = np.arange(relative.shape[1])
+    while True:
+        solved, *_ = np.linalg.lstsq(relative[:, kept], np.ones(len(relative)), rcond=None)
+        share = np.abs(relative[:, kept] * solved).max(axis=0)
+        if share.min() >= NEGLIGIBLE:
+            found[kept] = solved
+            return found
+        kept = np.delete(kept, share.argmin())
+
+
 def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
     """Yield the forms to try for `kernel`, simplest first; rows: as in all calls, 0: they vary."""
+    if kernel == "head":
+        return (_products(_groups("n_out", g), ["1", "n_in"]) for g in (1, 2, 4, 8))
     if kernel in WEIGHTED:
         return _matrix_forms((0,) if rows else (1, 2, 3, 4, 8))
     if kernel == "attention_head":
@@ -90,11 +108,17 @@ def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
 def _matrix_forms(row_groups: Sequence[int]) -> Iterable[list[str]]:
     """Rows in groups with remainders (0: rows do not vary), outputs and inputs in groups."""
     for n_group, k_group, r_group in itertools.product((1, 4, 3, 8), (1, 16, 32), row_groups):
-        rows = ["1", f"rows//{r_group}"] if r_group else ["1"]
-        rows += [f"rows%{r_group}={rest}" for rest in range(1, r_group)]
-        outs = ["1", f"n_out/{n_group}"]
+        rows = _groups("rows", r_group) if r_group else ["1"]
+        outs = ["1", f"n_out/{n_group}" if n_group > 1 else "n_out"]
         ins = ["1", "n_in"] + ([f"n_in/{k_group}"] if k_group > 1 else [])
         yield _products(rows, outs, ins)
+
+
+def _groups(name: str, size: int) -> list[str]:
+    """Whole groups of `size`, and what a remainder of each length adds."""
+    if size == 1:
+        return ["1", name]
+    return ["1", f"{name}//{size}", *(f"{name}%{size}={rest}" for rest in range(1, size))]
 
 
 def _attention_forms() -> Iterable[list[str]]:
@@ -172,11 +196,12 @@ def core(board: Board) -> str:
 
 def load(board: Board) -> Costs | None:
     """Return the costs of a board's core and kernels, or None if they were never measured."""
-    return _all().get((core(board), board.kernels))
+    return all_costs().get((core(board), board.kernels))
 
 
 @functools.cache
-def _all() -> dict[tuple[str, str], Costs]:
+def all_costs() -> dict[tuple[str, str], Costs]:
+    """Return what costs.json holds, by (core, kernel variant)."""
     found = {}
     for entry in json.loads(PATH.read_text(encoding="utf-8"))["costs"]:
         fits = {name: Fit(**values) for name, values in entry.pop("fits").items()}

@@ -2,18 +2,49 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from quads_mcu.console import Progress
+from quads_mcu.device import build
+from quads_mcu.device.boards import Board
+from quads_mcu.export.blank import blank
 from quads_mcu.export.kernels import Kernels, kernels
 from quads_mcu.export.work import Call
-from quads_mcu.report import costs, emulated_kernel
-from quads_mcu.report.emulated_kernel import EmulatedKernels, Record
+from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.report import costs, emulated_kernel, profile
+from quads_mcu.report.emulated_kernel import Array, EmulatedKernels, Record
 
 # Shapes that costs are fitted to; n_out x n_in covers every preset's matrices at 40 and 80 mels.
-FIT_ROWS = (1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 21, 24, 25, 27, 30, 32, 38, 50, 75)
+FIT_ROWS = (
+    1,
+    2,
+    3,
+    4,
+    5,
+    6,
+    7,
+    8,
+    9,
+    10,
+    11,
+    12,
+    13,
+    15,
+    16,
+    18,
+    21,
+    24,
+    25,
+    27,
+    30,
+    32,
+    38,
+    50,
+    75,
+)
 FIT_SHAPES = (
     (8, 64), (16, 120), (24, 72), (32, 96), (32, 128), (40, 120), (64, 64), (64, 240), (64, 288),
     (64, 384), (96, 96), (128, 192), (192, 240), (32, 768), (48, 1152), (40, 1536),
@@ -21,6 +52,7 @@ FIT_SHAPES = (
 FIT_CLASSES = (2, 3, 5, 6, 7, 8, 10, 31, 64)
 FIT_TOKENS = (1, 2, 3, 5, 8, 15, 25, 50, 51, 75, 98, 100, 150, 151, 200)
 FIT_HEADS = (8, 24, 32, 64)
+FIT_FRONTENDS = ((40, 100), (40, 300), (64, 200), (80, 100), (80, 300))
 FIT_WIDTHS = (8, 32, 64, 96, 120, 128, 192, 384)
 BITS = (2, 3, 4, 8)
 
@@ -37,11 +69,15 @@ def measure(core: EmulatedKernels, variant: str, calls: Sequence[Call]) -> list[
     return [outcome.instructions for outcome in outcomes]
 
 
-def fit(
-    core_name: str, variant: str, compiler: str, progress: Progress
-) -> costs.Costs:
-    """Measure every kernel over the FIT shapes and return the fitted costs."""
-    fits = {}
+def fit(board: Board, progress: Progress) -> costs.Costs:
+    """Measure frontend and kernels over the FIT shapes on a board's core; return the fitted costs.
+
+    Raises:
+        BuildError: compiler or emulator are missing.
+    """
+    core_name, variant = costs.core(board), board.kernels
+    compiler = build.find_compiler(board)[1]
+    fits = {"frontend": _fit_frontend(board, progress)}
     groups = list(_groups())
     with EmulatedKernels(core_name, variant) as core:
         for index, calls in enumerate(groups):
@@ -57,11 +93,22 @@ def fit(
     return costs.Costs(core_name, variant, compiler, fits)
 
 
+def _fit_frontend(board: Board, progress: Progress) -> costs.Fit:
+    """Count the frontend inside firmware with the smallest encoder."""
+    measured = []
+    for n_mels, n_frames in FIT_FRONTENDS:
+        dims = Dimensions(n_mels, n_frames, d_model=8, n_heads=1, n_layers=1, n_classes=2)
+        found = profile.measure(blank(dims, 4), board, progress)
+        call = Call("frontend", 0, "frontend", n_frames, n_mels)
+        measured.append((call, int(found.instructions[0, 0])))
+    return costs.fit(measured, costs.forms("frontend"))
+
+
 def blocks(variant: str, rows: int) -> list[int]:
     """Return how `rows` tokens are divided among calls when memory does not limit them."""
     chosen = kernels(variant)
-    n_blocks = -(-rows // min(rows, chosen.most_rows))
-    block = -(-(-(-rows // n_blocks)) // chosen.row_step) * chosen.row_step
+    n_blocks = math.ceil(rows / chosen.most_rows)
+    block = math.ceil(math.ceil(rows / n_blocks) / chosen.row_step) * chosen.row_step
     return [min(block, rows - t) for t in range(0, rows, block)]
 
 
@@ -85,17 +132,16 @@ def _groups() -> Iterator[list[Call]]:
         yield [Call(kernel, 0, "", 1, n) for n in (64, 96, 192, 384, 1536, 12288)]
 
 
-def _harness_call(
-    call: Call, chosen: Kernels, rng: np.random.Generator
-) -> emulated_kernel.Call:
+def _harness_call(call: Call, chosen: Kernels, rng: np.random.Generator) -> emulated_kernel.Call:
     rows, n, k = call.rows, call.n_out, call.n_in
 
-    def int8(*shape: int) -> np.ndarray:
+    def int8(*shape: int) -> Array:
         return rng.integers(-128, 128, shape).astype(np.int8)
 
-    def workspace(size: int) -> np.ndarray:
+    def workspace(size: int) -> Array:
         return np.zeros(max(8, size), np.uint8)
 
+    arguments: tuple[emulated_kernel.Argument, ...]
     match call.kernel:
         case "linear_s8":
             w, work = _linear(call, chosen, rng), workspace(chosen.linear_bytes(rows, k))
