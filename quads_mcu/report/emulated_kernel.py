@@ -161,7 +161,7 @@ class EmulatedKernels:
         core: a key of CORES.
         variant: a folder of firmware/src/kernels.
         functions: more functions that calls may name, beside FUNCTIONS.
-        sources: C or assembly files to add.
+        sources: C or assembly files to add; includes: folders of their headers.
     Raises:
         BuildError: no compiler, or code that does not compile.
     """
@@ -172,12 +172,13 @@ class EmulatedKernels:
         variant: str,
         functions: Sequence[str] = (),
         sources: Sequence[Path] = (),
+        includes: Sequence[Path] = (),
     ) -> None:
         self.core = CORES[core]
         self.functions = ("harness_empty", *FUNCTIONS, *functions)
         self._folder = tempfile.TemporaryDirectory(prefix="quads-kernels-")
         self._work = Path(self._folder.name)
-        self._build([*kernel_sources(variant), *sources])
+        self._build([*kernel_sources(variant), *sources], includes)
         self._heap = _symbol(self._work / "kernels.elf", "harness_heap")
 
     def __enter__(self) -> EmulatedKernels:
@@ -223,7 +224,7 @@ class EmulatedKernels:
             at += size
         return outcomes[1:]
 
-    def _build(self, sources: Sequence[Path]) -> None:
+    def _build(self, sources: Sequence[Path], includes: Sequence[Path]) -> None:
         firmware = data_dir("firmware")
         core, out = self.core, self._work
         (out / "quads_format.h").write_text(csource.render_format(), encoding="utf-8")
@@ -237,7 +238,7 @@ class EmulatedKernels:
         harness = firmware / "harness"
         command = [
             COMPILER, *COMPILE_FLAGS, *core.flags, f"-D{core.counter}={core.counter_address:#x}u",
-            *(f"-I{path}" for path in (out, firmware / "include", firmware / "src")),
+            *(f"-I{path}" for path in (out, firmware / "include", firmware / "src", *includes)),
             *map(str, sources), str(harness / "kernel_harness.c"), str(out / "functions.c"),
             "-nostartfiles", "-Wl,--gc-sections", f"-Wl,-T,{harness / 'kernel_harness.ld'}",
             f"-Wl,--defsym,harness_code={core.code_start:#x}",
