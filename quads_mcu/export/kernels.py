@@ -59,7 +59,23 @@ PLAIN = Kernels(
     most_rows=1 << 15,
 )
 
-KERNELS = {"plain": PLAIN, "dsp": PLAIN, "helium": PLAIN}
+
+def _dsp_linear_bytes(rows: int, n_in: int) -> int:
+    """Pair table, a tile of two channels and the widened rows (dsp/quads_dsp.h)."""
+    groups = (rows + 3) // 4
+    return 4 * 256 + 4 * n_in + groups * 4 * 2 * n_in
+
+
+DSP = Kernels(
+    linear_bytes=_dsp_linear_bytes,
+    head_bytes=PLAIN.head_bytes,
+    attention_bytes=_plain_attention_bytes,
+    row_step=4,
+    least_rows=lambda d_model: max(12, d_model // 40 * 4),
+    most_rows=1 << 15,
+)
+
+KERNELS = {"plain": PLAIN, "dsp": DSP, "helium": PLAIN}
 
 
 def kernels(name: str) -> Kernels:

@@ -161,7 +161,8 @@ class EmulatedKernels:
         core: a key of CORES.
         variant: a folder of firmware/src/kernels.
         functions: more functions that calls may name, beside FUNCTIONS.
-        sources: C or assembly files to add; includes: folders of their headers.
+        sources: C or assembly files to add.
+        includes: folders of headers to add.
     Raises:
         BuildError: no compiler, or code that does not compile.
     """
@@ -178,7 +179,11 @@ class EmulatedKernels:
         self.functions = ("harness_empty", *FUNCTIONS, *functions)
         self._folder = tempfile.TemporaryDirectory(prefix="quads-kernels-")
         self._work = Path(self._folder.name)
-        self._build([*kernel_sources(variant), *sources], includes)
+        try:
+            self._build(variant, sources, includes)
+        except BaseException:
+            self._folder.cleanup()
+            raise
         self._heap = _symbol(self._work / "kernels.elf", "harness_heap")
 
     def __enter__(self) -> EmulatedKernels:
@@ -224,7 +229,7 @@ class EmulatedKernels:
             at += size
         return outcomes[1:]
 
-    def _build(self, sources: Sequence[Path], includes: Sequence[Path]) -> None:
+    def _build(self, variant: str, sources: Sequence[Path], includes: Sequence[Path]) -> None:
         firmware = data_dir("firmware")
         core, out = self.core, self._work
         (out / "quads_format.h").write_text(csource.render_format(), encoding="utf-8")
@@ -238,8 +243,9 @@ class EmulatedKernels:
         harness = firmware / "harness"
         command = [
             COMPILER, *COMPILE_FLAGS, *core.flags, f"-D{core.counter}={core.counter_address:#x}u",
+            f"-DQUADS_KERNELS=QUADS_KERNELS_{variant.upper()}",
             *(f"-I{path}" for path in (out, firmware / "include", firmware / "src", *includes)),
-            *map(str, sources), str(harness / "kernel_harness.c"), str(out / "functions.c"),
+            *map(str, [*kernel_sources(variant), *sources]), str(harness / "kernel_harness.c"), str(out / "functions.c"),
             "-nostartfiles", "-Wl,--gc-sections", f"-Wl,-T,{harness / 'kernel_harness.ld'}",
             f"-Wl,--defsym,harness_code={core.code_start:#x}",
             f"-Wl,--defsym,harness_data={core.data_start:#x}",

@@ -1,0 +1,36 @@
+"""Whole models on emulated cores: logits, executed instructions and every byte of the arena."""
+
+from __future__ import annotations
+
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from random_model import random_model
+
+from quads_mcu.export import csource, planner
+from quads_mcu.export.reference import Reference
+from quads_mcu.model.dimensions import Dimensions, dimensions
+from quads_mcu.model_format import PackedModel
+from quads_mcu.paths import data_dir
+from quads_mcu.report import emulated_kernel
+from quads_mcu.report.emulated_kernel import Call, EmulatedKernels, Outcome, Record
+
+SMALL = Dimensions(n_mels=8, n_frames=46, d_model=24, n_heads=3, n_layers=2, n_classes=5)
+TINY = Dimensions(n_mels=8, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=2)
+SHIM = """
+#include "model.h"
+#include "quads.h"
+int infer(quads_t *q, uint8_t *arena, const int8_t *mel);
+int run(quads_t *q, int32_t *logits);
+int infer(quads_t *q, uint8_t *arena, const int8_t *mel) {
+  const int status = quads_init(q, &quads_model, arena, QUADS_MODEL_ARENA_BYTES);
+  return status ? status : quads_set_features(q, mel);
+}
+int run(quads_t *q, int32_t *logits) {
+  return quads_infer(q, logits, NULL);
+}
+"""
