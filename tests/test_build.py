@@ -176,6 +176,37 @@ def test_overflow_names_the_region(
     assert not (tmp_path / build.FIRMWARE_NAME).exists()
 
 
+ENDLESS = """
+#include "quads_port.h"
+
+static uint32_t deeper(volatile uint32_t *above) {
+  volatile uint32_t here[64] = {*above};
+  return deeper(here) + here[0];
+}
+
+int main(void) {
+  volatile uint32_t seed = 1;
+  quads_port_exit((int)deeper(&seed));
+}
+"""
+
+
+def test_stack_overflow_ends_the_riscv_board(tmp_path: Path) -> None:
+    board = boards.load("qemu-riscv32")
+    require(board)
+    (tmp_path / "main.c").write_text(ENDLESS)
+    sources = [tmp_path / "main.c", *build.port_sources(board)]
+    board = replace(
+        board,
+        toolchain=replace(
+            board.toolchain, flags=(*board.toolchain.flags, "-Wno-infinite-recursion")
+        ),
+    )
+    found = build.compile_and_link(board, sources, [FIRMWARE / "ports"], tmp_path / "out")
+    with flash.start(board, found.elf) as session:
+        assert session.wait() == 70  # BARE_METAL_EXIT_FAULT
+
+
 @pytest.mark.parametrize("board", CORTEX_M)
 def test_parts_move_to_the_large_region_and_still_run(tmp_path: Path, board: str) -> None:
     """The model that fits everywhere, on a board whose first regions are too small for it."""
@@ -220,11 +251,17 @@ static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
   quads_port_write(bytes, n_bytes);
 }
 
-/* subs and bne: two instructions per turn. Echoes the ticks of `payload` turns. */
+#if defined(__riscv)
+#define TURN "1: addi %0, %0, -1\\n\\tbnez %0, 1b"
+#else
+#define TURN "1: subs %0, %0, #1\\n\\tbne 1b"
+#endif
+
+/* Two instructions per turn. Echoes the ticks of `payload` turns. */
 static void count(void *context, const quads_request_t *request, quads_sender_t *answer) {
   uint32_t turns = quads_read_u32(request->payload);
   const uint32_t start = quads_port_ticks();
-  __asm__ volatile("1: subs %0, %0, #1\\n\\tbne 1b" : "+r"(turns) : : "cc");
+  __asm__ volatile(TURN : "+r"(turns) : : "cc");
   const uint32_t ticks = quads_port_ticks() - start;
   (void)context;
   quads_send_u8(answer, QUADS_LINK_OK);
@@ -249,13 +286,13 @@ int main(void) {
 """
 
 
-@pytest.mark.parametrize("board_name", CORTEX_M)
+@pytest.mark.parametrize("board_name", EMULATED)
 def test_ticks_are_instructions(tmp_path: Path, board_name: str) -> None:
     board = boards.load(board_name)
     require(board)
     main = tmp_path / "main.c"
     main.write_text(COUNTED)
-    sources = [main, FIRMWARE / "src" / "protocol.c", *(FIRMWARE / "ports" / "cmsdk").glob("*.c")]
+    sources = [main, FIRMWARE / "src" / "protocol.c", *build.port_sources(board)]
     includes = [source_dir(), FIRMWARE / "include", FIRMWARE / "ports"]
     found = build.compile_and_link(board, sources, includes, tmp_path / "out")
 

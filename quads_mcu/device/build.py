@@ -115,10 +115,17 @@ def build(
         *sorted((firmware / "src" / "frontend").glob("*.c")),
         *kernel_sources(board.kernels),
         *sorted((firmware / "app").glob("*.c")),
-        *sorted((firmware / "ports" / board.port).glob("*.c")),
+        *port_sources(board),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
+
+
+def port_sources(board: Board) -> list[Path]:
+    """Return the C files of the board's port; ports with memory regions share bare_metal/."""
+    ports = data_dir("firmware") / "ports"
+    folders = [board.port, *(["bare_metal"] if board.memory else [])]
+    return [path for folder in folders for path in sorted((ports / folder).glob("*.c"))]
 
 
 def kernel_sources(variant: str) -> list[Path]:
@@ -276,7 +283,7 @@ def render_linker_script(board: Board, placement: memory.Placement) -> str:
     environment = Environment(
         loader=FileSystemLoader(data_dir("templates")), undefined=StrictUndefined
     )
-    template = environment.get_template(f"{board.port}.ld.j2")
+    template = environment.get_template("bare_metal.ld.j2")
     return template.render(board=board, placement=placement) + "\n"
 
 

@@ -1,6 +1,9 @@
-/* Link, ticks and stack on Arm's CMSDK peripherals (MPS2 and MPS3 boards). */
+/* Link and ticks on Arm's CMSDK peripherals (MPS2 and MPS3 boards). The board file defines
+ * QUADS_UART, QUADS_UART_RX_IRQ, and QUADS_TIMER or both QUADS_COUNTER and QUADS_COUNTER_CONTROL.
+ */
 #include "cmsdk.h"
 
+#include "bare_metal/bare_metal.h"
 #include "quads_port.h"
 
 #define BAUD 115200u
@@ -87,7 +90,7 @@ int quads_port_init(int argc, char **argv) {
   UART->baud_divider = QUADS_CLOCK_HZ / BAUD;
   UART->control = UART_TX_ENABLE | UART_RX_ENABLE | UART_RX_INTERRUPT_ENABLE;
   NVIC_ENABLE[QUADS_UART_RX_IRQ / 32] = RX_IRQ_BIT;
-  cmsdk_storage_init();
+  bare_metal_storage_init();
   return 0;
 }
 
@@ -118,16 +121,4 @@ void quads_port_idle(void) {
     __asm__ volatile("wfi" ::: "memory");
   }
   __asm__ volatile("cpsie i" ::: "memory");
-}
-
-uint32_t quads_port_stack_bytes(void) {
-  return (uint32_t)((uintptr_t)cmsdk_stack_end - (uintptr_t)cmsdk_stack_start);
-}
-
-uint32_t quads_port_stack_used(void) {
-  const uint32_t *word = cmsdk_stack_start;
-  while (word < cmsdk_stack_end && *word == CMSDK_STACK_PAINT) {
-    word++;
-  }
-  return (uint32_t)((uintptr_t)cmsdk_stack_end - (uintptr_t)word);
 }

@@ -1,6 +1,6 @@
-/* Clip storage and exit through Arm semihosting (Arm 100863): the emulator or debugger opens the
- * file that is the second word of its command line. */
-#include "cmsdk.h"
+/* Clip storage and exit through semihosting (Arm 100863; RISC-V has the same calls): the emulator
+ * or debugger opens the file that is the second word of its command line. */
+#include "bare_metal.h"
 #include "quads_port.h"
 
 #define SYS_OPEN 0x01u
@@ -18,21 +18,38 @@ static int32_t storage = NO_FILE;
 static uint32_t storage_bytes;
 static uint32_t storage_at; /* position of the open file */
 
-int32_t cmsdk_semihost(uint32_t operation, const void *arguments) {
+int32_t bare_metal_semihost(uint32_t operation, const void *arguments) {
+#if defined(__riscv)
+  register uint32_t a0 __asm__("a0") = operation;
+  register const void *a1 __asm__("a1") = arguments;
+  __asm__ volatile(
+      ".option push\n\t"
+      ".option norvc\n\t"
+      ".balign 16\n\t"
+      "slli zero, zero, 0x1f\n\t"
+      "ebreak\n\t"
+      "srai zero, zero, 7\n\t"
+      ".option pop"
+      : "+r"(a0)
+      : "r"(a1)
+      : "memory");
+  return (int32_t)a0;
+#else
   register uint32_t r0 __asm__("r0") = operation;
   register const void *r1 __asm__("r1") = arguments;
   __asm__ volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
   return (int32_t)r0;
+#endif
 }
 
 static uint32_t address(const void *pointer) {
   return (uint32_t)(uintptr_t)pointer;
 }
 
-void cmsdk_storage_init(void) {
+void bare_metal_storage_init(void) {
   char line[COMMAND_LINE_BYTES];
   const uint32_t get[2] = {address(line), sizeof line};
-  if (cmsdk_semihost(SYS_GET_CMDLINE, get) != 0) {
+  if (bare_metal_semihost(SYS_GET_CMDLINE, get) != 0) {
     return;
   }
   line[sizeof line - 1] = '\0';
@@ -47,12 +64,12 @@ void cmsdk_storage_init(void) {
     return;
   }
   const uint32_t open[3] = {address(name), MODE_READ_BINARY, length};
-  storage = cmsdk_semihost(SYS_OPEN, open);
+  storage = bare_metal_semihost(SYS_OPEN, open);
   if (storage == NO_FILE) {
     return;
   }
   const uint32_t size[1] = {(uint32_t)storage};
-  const int32_t found = cmsdk_semihost(SYS_FLEN, size);
+  const int32_t found = bare_metal_semihost(SYS_FLEN, size);
   storage_bytes = found > 0 ? (uint32_t)found : 0;
 }
 
@@ -66,16 +83,16 @@ int quads_port_storage_read(uint32_t offset, uint8_t *bytes, size_t n_bytes) {
   if (storage == NO_FILE || offset > storage_bytes || n_bytes > storage_bytes - offset) {
     return -1;
   }
-  if (offset != storage_at && cmsdk_semihost(SYS_SEEK, seek) != 0) {
+  if (offset != storage_at && bare_metal_semihost(SYS_SEEK, seek) != 0) {
     return -1;
   }
   storage_at = offset + (uint32_t)n_bytes;
-  return cmsdk_semihost(SYS_READ, read) == 0 ? 0 : -1;
+  return bare_metal_semihost(SYS_READ, read) == 0 ? 0 : -1;
 }
 
 void quads_port_exit(int code) {
   const uint32_t exit[2] = {EXIT_APPLICATION, (uint32_t)code};
   for (;;) {
-    cmsdk_semihost(SYS_EXIT_EXTENDED, exit);
+    bare_metal_semihost(SYS_EXIT_EXTENDED, exit);
   }
 }
