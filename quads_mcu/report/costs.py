@@ -12,7 +12,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -24,9 +24,11 @@ from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError
 from quads_mcu.export.work import Call
 
+Values = NDArray[np.float64]
+
 PATH = Path(__file__).parent / "costs.json"
 # A form is good enough when no measured call is off by more.
-TOLERANCE = 0.01
+TOLERANCE = 0.02
 # A term that never makes up more of a count is left out.
 NEGLIGIBLE = 5e-4
 # Kernels that have weights: paths of their own for one, two and three rows.
@@ -56,62 +58,61 @@ class Fit:
 def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) -> Fit:
     """Fit the simplest of `forms` (lists of terms) that meets TOLERANCE, else the best one.
 
-    Least squares of relative errors; forms with more terms than calls are passed over.
+    Least squares of relative errors; forms need two calls per term.
+
+    Raises:
+        ConfigError: too few calls for every form.
     """
-    best: Fit | None = None
     counts = np.array([count for _, count in measured], np.float64)
-    for form in forms:
-        if len(form) > len(measured):
-            continue
-        values = np.array([[_term(term, call) for term in form] for call, _ in measured])
-        found = _solve(values / counts[:, None])
-        error = float(np.abs(values @ found / counts - 1).max())
-        terms = {t: float(f"{c:.6g}") for t, c in zip(form, found, strict=True) if c}
-        candidate = Fit(terms, round(error, 5), len(measured))
-        if best is None or error < best.max_error:
-            best = candidate
+    shares: dict[str, Values] = {}
+    best: tuple[float, list[str]] | None = None
+    for form in sorted(map(list, forms), key=len):
+        if 2 * len(form) > len(measured):
+            break
+        for term in form:
+            if term not in shares:
+                shares[term] = np.array([_term(term, call) for call, _ in measured]) / counts
+        error, _ = _solve(np.column_stack([shares[term] for term in form]))
+        if best is None or error < best[0]:
+            best = error, form
         if error <= TOLERANCE:
             break
     if best is None:
-        raise ConfigError(f"{len(measured)} measured calls are fewer than any form has terms")
-    return best
+        raise ConfigError(f"{len(measured)} measured calls are too few for a fit")
+    return _pruned(best[1], shares)
 
 
-def _solve(relative: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the coefficients whose sum is nearest to one; terms that hardly count become zero."""
-    found = np.zeros(relative.shape[1])
-    kept = np.arange(relative.shape[1])
+def _solve(shares: Values) -> tuple[float, Values]:
+    """Return the coefficients with which every row adds up to about one, and the largest error."""
+    found: Values = np.linalg.lstsq(shares, np.ones(len(shares)), rcond=None)[0]
+    return float(np.abs(shares @ found - 1).max()), found
+
+
+def _pruned(form: list[str], shares: Mapping[str, Values]) -> Fit:
+    """Leave out, one by one, the terms that never make up more than NEGLIGIBLE of a count."""
     while True:
-        solved, *_ = np.linalg.lstsq(relative[:, kept], np.ones(len(relative)), rcond=None)
-        share = np.abs(relative[:, kept] * solved).max(axis=0)
-        if share.min() >= NEGLIGIBLE:
-            found[kept] = solved
-            return found
-        kept = np.delete(kept, share.argmin())
+        values = np.column_stack([shares[term] for term in form])
+        error, found = _solve(values)
+        most = np.abs(values * found).max(axis=0)
+        if most.min() >= NEGLIGIBLE:
+            terms = {term: float(f"{c:.6g}") for term, c in zip(form, found, strict=True)}
+            return Fit(terms, round(error, 5), len(values))
+        form = [term for index, term in enumerate(form) if index != most.argmin()]
 
 
 def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
-    """Yield the forms to try for `kernel`, simplest first; rows: as in all calls, 0: they vary."""
-    if kernel == "head":
-        return (_products(_groups("n_out", g), ["1", "n_in"]) for g in (1, 2, 4, 8))
-    if kernel in WEIGHTED:
-        return _matrix_forms((0,) if rows else (1, 2, 3, 4, 8))
+    """Yield the forms to try for `kernel`; rows: as in all calls, 0: they vary."""
     if kernel == "attention_head":
-        return _attention_forms()
+        return _forms(ATTENTION_PAIRS, ATTENTION_TOKENS, ATTENTION_WIDTHS)
     if kernel == "frontend":
         return iter([["1", "n_out", "rows", "rows*n_out"]])
+    if kernel == "head" or rows:
+        return _forms(FEW_OUTS, INS)
+    if kernel in WEIGHTED:
+        return _forms(ROWS, OUTS, INS)
     if kernel in ("layer_norm", "sum_rows"):
-        return iter([["1", "n_out", "rows", "rows*n_out"]])
-    return iter([["1", "n_out"]])
-
-
-def _matrix_forms(row_groups: Sequence[int]) -> Iterable[list[str]]:
-    """Rows in groups with remainders (0: rows do not vary), outputs and inputs in groups."""
-    for n_group, k_group, r_group in itertools.product((1, 4, 3, 8), (1, 16, 32), row_groups):
-        rows = _groups("rows", r_group) if r_group else ["1"]
-        outs = ["1", f"n_out/{n_group}" if n_group > 1 else "n_out"]
-        ins = ["1", "n_in"] + ([f"n_in/{k_group}"] if k_group > 1 else [])
-        yield _products(rows, outs, ins)
+        return _forms([["1", "rows"]], WIDTHS)
+    return iter(WIDTHS)
 
 
 def _groups(name: str, size: int) -> list[str]:
@@ -121,11 +122,34 @@ def _groups(name: str, size: int) -> list[str]:
     return ["1", f"{name}//{size}", *(f"{name}%{size}={rest}" for rest in range(1, size))]
 
 
-def _attention_forms() -> Iterable[list[str]]:
-    for group in (1, 2, 4, 8, 3):
-        whole = ["rows"] if group == 1 else ["rows", f"rows/{group}"]
-        squares = [f"{a}*{b}" for a, b in itertools.combinations_with_replacement(whole, 2)]
-        yield _products(["1", *whole, *squares], ["1", "n_in"])
+# How loops may divide each length; a form takes one line of each list.
+ROWS = [
+    [*_groups("rows", size), *chunk] for size in (1, 2, 3, 4, 8) for chunk in ([], ["rows//64"])
+]
+OUTS = [["1", "n_out"], ["1", "n_out/4"], ["1", "n_out/3"], ["1", "n_out/8"]]
+FEW_OUTS = [[*_groups("n_out", size), *chunk]
+            for size in (1, 2, 4, 8) for chunk in ([], ["n_out/128"])]  # fmt: skip
+INS = [
+    ["1", "n_in", *groups]
+    for groups in ([], ["n_in/16"], ["n_in/32"], ["n_in/64"], ["n_in/16", "n_in/128"])
+]
+WIDTHS = [
+    ["1", "n_out", *groups]
+    for groups in ([], ["n_out/4"], ["n_out/8"], ["n_out/16"], ["n_out/8", "n_out/16", "n_out/64"])
+]
+ATTENTION_PAIRS = [["1", "rows"], ["1", "rows/2"], ["1", "rows/2", "rows"]]
+ATTENTION_TOKENS = [
+    [*_groups("rows", size), *chunk]
+    for size in (1, 2, 4, 8)
+    for chunk in ([], ["rows/32"], ["rows/64"])
+]
+ATTENTION_WIDTHS = [["1", "n_in"], ["1", "n_in", "n_in/16"]]
+
+
+def _forms(*lengths: Sequence[Sequence[str]]) -> Iterator[list[str]]:
+    """Yield the products of every choice of one line per list."""
+    for lines in itertools.product(*lengths):
+        yield _products(*lines)
 
 
 def _products(*factors: Sequence[str]) -> list[str]:

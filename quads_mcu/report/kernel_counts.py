@@ -19,41 +19,25 @@ from quads_mcu.report.emulated_kernel import Array, EmulatedKernels, Record
 
 # Shapes that costs are fitted to; n_out x n_in covers every preset's matrices at 40 and 80 mels.
 FIT_ROWS = (
-    1,
-    2,
-    3,
-    4,
-    5,
-    6,
-    7,
-    8,
-    9,
-    10,
-    11,
-    12,
-    13,
-    15,
-    16,
-    18,
-    21,
-    24,
-    25,
-    27,
-    30,
-    32,
-    38,
-    50,
-    75,
-)
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 15, 16, 18, 21, 24, 27, 30, 32, 38, 50, 75, 100,
+)  # fmt: skip
 FIT_SHAPES = (
     (8, 64), (16, 120), (24, 72), (32, 96), (32, 128), (40, 120), (64, 64), (64, 240), (64, 288),
-    (64, 384), (96, 96), (128, 192), (192, 240), (32, 768), (48, 1152), (40, 1536),
+    (64, 384), (96, 96), (128, 192), (192, 240), (32, 768), (48, 1152), (40, 1536), (384, 96),
+    (256, 64), (136, 128), (160, 104),
 )  # fmt: skip
-FIT_CLASSES = (2, 3, 5, 6, 7, 8, 10, 31, 64)
-FIT_TOKENS = (1, 2, 3, 5, 8, 15, 25, 50, 51, 75, 98, 100, 150, 151, 200)
-FIT_HEADS = (8, 24, 32, 64)
-FIT_FRONTENDS = ((40, 100), (40, 300), (64, 200), (80, 100), (80, 300))
-FIT_WIDTHS = (8, 32, 64, 96, 120, 128, 192, 384)
+FIT_CLASSES = (2, 3, 4, 5, 6, 7, 8, 10, 15, 31, 64, 100, 129, 150)
+FIT_TOKENS = (
+    1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 18, 21, 25, 31, 32, 43, 50, 51, 62, 75, 76, 98, 100,
+    125, 150, 151, 200,
+)  # fmt: skip
+FIT_HEADS = (8, 16, 24, 32, 40, 64, 96)
+FIT_WIDTHS = (
+    8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 104, 120, 128, 144, 160, 192, 240, 256, 320, 384,
+)  # fmt: skip
+FIT_FRONTENDS = (
+    (40, 100), (40, 200), (40, 300), (64, 100), (64, 200), (80, 100), (80, 200), (80, 300),
+)  # fmt: skip
 BITS = (2, 3, 4, 8)
 
 
@@ -129,7 +113,7 @@ def _groups() -> Iterator[list[Call]]:
     for kernel in ("layer_norm", "sum_rows"):
         yield [Call(kernel, 0, "", rows, d) for rows in (1, 2, 7, 32, 50) for d in FIT_WIDTHS]
     for kernel in ("gelu_s8", "gelu_positions_s16", "mean_pool"):
-        yield [Call(kernel, 0, "", 1, n) for n in (64, 96, 192, 384, 1536, 12288)]
+        yield [Call(kernel, 0, "", 1, n) for n in (*FIT_WIDTHS, 1000, 1536, 12288)]
 
 
 def _harness_call(call: Call, chosen: Kernels, rng: np.random.Generator) -> emulated_kernel.Call:
