@@ -74,8 +74,7 @@ class Board:
     """One target.
 
     kernels: the folder of firmware/src/kernels whose files the build takes where they exist.
-    stack_bytes: size of the stack region. runtime_flash_bytes, runtime_ram_bytes: code and static
-    data without model, arena and stack, as measured on a build; predictions add them.
+    stack_bytes: size of the stack.
     """
 
     name: str
@@ -84,8 +83,6 @@ class Board:
     port: str
     clock_hz: int
     stack_bytes: int
-    runtime_flash_bytes: int
-    runtime_ram_bytes: int
     toolchain: Toolchain
     kernels: str = "plain"
     defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))

@@ -30,6 +30,8 @@ COMPILE_FLAGS = (
     "-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror",
     "-ffp-contract=off", "-ffunction-sections", "-fdata-sections",
 )  # fmt: skip
+# Labels of equal ending do not share bytes, so that the size of a model follows from its parts.
+BARE_METAL_FLAGS = ("-fno-merge-constants",)
 SANITIZE_FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # What the model file defines beside weights and tables.
 NOT_WEIGHTS = {"layers", "labels"}
@@ -155,9 +157,15 @@ def compile_and_link(
 ) -> Build:
     """Compile any set of C files for `board`; the rest is as in `build`."""
     command, version = find_compiler(board, compiler)
-    extra = SANITIZE_FLAGS if sanitize else ()
+    extra = (*(BARE_METAL_FLAGS if board.memory else ()), *(SANITIZE_FLAGS if sanitize else ()))
     build_id = _build_id(board, sources, includes, [version, *extra])
-    flags = [*COMPILE_FLAGS, *board.toolchain.flags, *extra, *_defines(board, build_id)]
+    flags = [
+        *COMPILE_FLAGS,
+        *(BARE_METAL_FLAGS if board.memory else ()),
+        *board.toolchain.flags,
+        *extra,
+        *_defines(board, build_id),
+    ]
     flags += [f"-I{folder}" for folder in includes]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)

@@ -36,6 +36,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class _Section:
+    name: str
     type: int
     flags: int
     offset: int
@@ -60,19 +61,27 @@ class Elf:
             self._sections = self._read_sections()
         except OSError as problem:
             raise BuildError(f"{path}: {problem.strerror}") from None
-        except (struct.error, IndexError):
+        except (struct.error, IndexError, ValueError):
             raise BuildError(f"{path}: truncated ELF file; build it again") from None
 
     def _read_sections(self) -> list[_Section]:
         layout = "<IIQQQQIIQQ" if self._wide else "<IIIIIIIIII"
         at = struct.unpack_from("<Q" if self._wide else "<I", self._data, 40 if self._wide else 32)
-        entry, count = struct.unpack_from("<HH", self._data, 58 if self._wide else 46)
+        entry, count, names_index = struct.unpack_from("<HHH", self._data, 58 if self._wide else 46)
+        headers = [
+            struct.unpack_from(layout, self._data, at[0] + index * entry)
+            for index in range(min(count, MAX_SECTIONS))
+        ]
+        names = headers[names_index][4] if headers else 0
         sections = []
-        for index in range(min(count, MAX_SECTIONS)):
-            header = struct.unpack_from(layout, self._data, at[0] + index * entry)
-            _, kind, flags, _, offset, size, link, _, _, entry_size = header
-            sections.append(_Section(kind, flags, offset, size, link, entry_size))
+        for name, kind, flags, _, offset, size, link, _, _, entry_size in headers:
+            text = self._string(names + name)
+            sections.append(_Section(text, kind, flags, offset, size, link, entry_size))
         return sections
+
+    def section_bytes(self, name: str) -> int:
+        """Return the size of a section; 0 when there is none."""
+        return sum(section.size for section in self._sections if section.name == name)
 
     def sizes(self) -> Sizes:
         """Return the bytes of all sections that take memory."""
@@ -141,5 +150,7 @@ class Elf:
         return name, info, size
 
     def _text(self, section: int, offset: int) -> str:
-        start = self._sections[section].offset + offset
+        return self._string(self._sections[section].offset + offset)
+
+    def _string(self, start: int) -> str:
         return self._data[start : self._data.index(b"\0", start)].decode(errors="replace")

@@ -159,7 +159,7 @@ def _data(model: PackedModel, intents: list[str], kernels: str) -> dict[str, Any
     return {
         "arrays": [
             _array(name, tensor)
-            for name, tensor in _packed_for(model, kernels).items()
+            for name, tensor in packed_tensors(model, kernels).items()
             if tensor.size
         ],
         "linears": dict(model.linears()),
@@ -175,7 +175,7 @@ def _data(model: PackedModel, intents: list[str], kernels: str) -> dict[str, Any
     }
 
 
-def _packed_for(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
+def packed_tensors(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
     """Return the model's tensors by name, indices as the kernels want them."""
     pack = variants.kernels(kernels).pack
     tensors = model_format.tensors(model)

@@ -7,8 +7,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu import model_format
-from quads_mcu.device import memory
+from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
+from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
 from quads_mcu.export import csource, pack, planner
 from quads_mcu.run_dir import RunDir, write_json
@@ -20,9 +21,11 @@ COST_FILE = "cost.json"
 class Cost:
     """What a model takes on a board, bytes; computed before anything is compiled.
 
-    weight_bytes: indices, codebooks, biases, multipliers, norms, tables and positions, exactly.
-    flash_bytes: weights + runtime; the runtime's share is the board file's measured figure.
-    ram_bytes: arena (exact) + stack reserve + the runtime's static data.
+    weight_bytes: indices, codebooks, biases, multipliers, norms, tables and positions.
+    flash_bytes: code, tables, weights and the model's descriptions. ram_bytes: arena, stack and
+    static data. needs: the same by content (boards.CONTENTS), what memory.place finds room for.
+    All exact with the compiler of firmware_sizes.json; without figures there (the host), flash and
+    RAM are the model's share alone.
     """
 
     weight_bytes: int
@@ -31,6 +34,7 @@ class Cost:
     arena_bytes: int
     stack_bytes: int
     ram_bytes: int
+    needs: dict[str, int]
 
     @classmethod
     def read(cls, source_dir: Path) -> Cost:
@@ -52,26 +56,43 @@ class Cost:
 
 def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
+    tensors = csource.packed_tensors(model, board.kernels)
     kinds = model_format.weight_bytes(model)
-    weights = sum(kinds.values())
+    kinds["indices"] = sum(t.nbytes for name, t in tensors.items() if name.endswith(".indices"))
     arena = planner.plan(model.dims, board.kernels).arena_bytes
+    needs = _needs(model, board, [tensor.nbytes for tensor in tensors.values()], arena)
     return Cost(
-        weight_bytes=weights,
+        weight_bytes=sum(kinds.values()),
         weight_bytes_by_kind=kinds,
-        flash_bytes=weights + board.runtime_flash_bytes,
+        flash_bytes=needs["code"] + needs["constants"] + needs["weights"],
         arena_bytes=arena,
         stack_bytes=board.stack_bytes,
-        ram_bytes=arena + board.stack_bytes + board.runtime_ram_bytes,
+        ram_bytes=needs["data"] + needs["arena"],
+        needs=needs,
     )
 
 
-def needs(cost: Cost, board: Board) -> dict[str, int]:
-    """Return what `memory.place` has to find room for, bytes by content."""
+def _needs(
+    model: model_format.PackedModel, board: Board, tensor_bytes: list[int], arena_bytes: int
+) -> dict[str, int]:
+    """Bytes by content, as compiler and linker script lay them out: everything is padded."""
+    found = firmware_sizes.load(board, model.dims.n_mels)
+    sizes = found or FirmwareSizes(0, 0, board.stack_bytes, 0, 0, 0)
+    labels = (padded(len(label.encode()) + 1, 4) for label in model.labels)
+    parts = [
+        *tensor_bytes,
+        sizes.layer * model.dims.n_layers,
+        sizes.pointer * model.dims.n_classes,
+        sizes.model,
+        sum(labels) if found else 0,
+    ]
     return {
-        "code": board.runtime_flash_bytes,
-        "weights": cost.weight_bytes,
-        "data": board.stack_bytes + board.runtime_ram_bytes,
-        "arena": cost.arena_bytes,
+        "code": sizes.code,
+        "constants": sizes.constants,
+        "weights": sum(map(padded, parts)),
+        "data": sizes.data
+        + firmware_sizes.results_bytes(model.dims.n_layers, model.dims.n_classes),
+        "arena": padded(arena_bytes),
     }
 
 
@@ -89,7 +110,7 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
         )
     model = pack.pack(run.path)
     cost = predict(model, board)
-    memory.place(board, needs(cost, board))
+    memory.place(board, cost.needs)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
     csource.write_sources(model, source_dir, board.kernels)

@@ -13,6 +13,7 @@ from quads_mcu.config import Config
 from quads_mcu.device import energy
 from quads_mcu.device.boards import Board
 from quads_mcu.device.build import Build
+from quads_mcu.device.memory import place
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.paths import data_dir
@@ -104,19 +105,20 @@ class BoardReport:
         self.values["confusion"] = confusion(clips.labels, board, n).tolist()
 
     def memory(self, stats: Stats) -> None:
-        """Note flash and RAM, predicted by `export` and measured by linker and high-water marks."""
+        """Note memory, predicted by `export` and measured by linker and high-water marks."""
         cost, build = self.cost, self.build
         stack = stats.stack_used_bytes or None
-        known = self.board.runtime_flash_bytes > 0
+        predicted = {one.region: one.used_bytes for one in place(self.board, cost.needs)}
         self.values["memory"] = {
             "weights": {"predicted": cost.weight_bytes, "measured": build.weight_bytes},
-            "flash": {
-                "predicted": cost.flash_bytes if known else None,
-                "measured": build.flash_bytes,
-            },
             "arena": {"predicted": cost.arena_bytes, "measured": stats.arena_used_bytes},
             "stack": {"predicted": self.board.stack_bytes or None, "measured": stack},
-            "RAM": {"predicted": cost.ram_bytes if known else None, "measured": build.ram_bytes},
+        } | {
+            f"region {one.region}: {', '.join(one.contents)}": {
+                "predicted": predicted.get(one.region, 0),
+                "measured": one.used_bytes,
+            }
+            for one in build.regions
         }
 
     def latency(self, instructions: NDArray[np.int64]) -> None:

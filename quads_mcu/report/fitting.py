@@ -50,12 +50,11 @@ class Way:
 def memory(model: PackedModel, board: Board) -> Memory:
     """Return what `model` takes in each region of `board`."""
     cost = project.predict(model, board)
-    needs = project.needs(cost, board)
     try:
-        return Memory(cost, tuple(placing.place(board, needs)), None)
+        return Memory(cost, tuple(placing.place(board, cost.needs)), None)
     except ExportError as error:
         nearest = min(
-            (placing.usage(board, choice, needs) for choice in placing.choices(board)),
+            (placing.usage(board, choice, cost.needs) for choice in placing.choices(board)),
             key=placing.overflow_bytes,
         )
         return Memory(cost, tuple(nearest), str(error))
