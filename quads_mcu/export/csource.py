@@ -57,7 +57,7 @@ def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
     }
     intents = intent_names(model.labels)
     return {
-        "model.h": _render("model.h.j2", shared | _summary(model) | {"intents": intents}),
+        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | {"intents": intents}),
         "model_data.c": _render("model_data.c.j2", shared | _data(model, intents, kernels)),
         "quads_format.h": render_format(),
     }
@@ -125,18 +125,18 @@ def c_string(text: str) -> str:
     return '"' + "".join(encoded) + '"'
 
 
-def _summary(model: PackedModel) -> dict[str, Any]:
-    kinds = model_format.weight_bytes(model)
+def _summary(model: PackedModel, kernels: str) -> dict[str, Any]:
+    kinds = variants.flash_by_kind(model, kernels)
     return {
         "window_s": model.dims.n_frames / FRAMES_PER_S,
-        "matrices": [_matrix_row(name, linear) for name, linear in model.linears()],
+        "matrices": [_matrix_row(name, linear, kernels) for name, linear in model.linears()],
         "flash_bytes": sum(kinds.values()),
         "flash_by_kind": kinds,
         "needed_in": lambda tensor: ", ".join(s for s in planner.STEPS if s in tensor.steps),
     }
 
 
-def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
+def _matrix_row(name: str, linear: PackedLinear, kernels: str) -> dict[str, Any]:
     n_out, n_in = linear.indices.shape
     constants = linear.centroids.nbytes + linear.bias.nbytes + linear.multiplier.nbytes
     multipliers = (
@@ -149,7 +149,7 @@ def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
         "n_out": n_out,
         "n_in": n_in,
         "bits": linear.bits,
-        "bytes": n_out * model_format.row_bytes(n_in, linear.bits) + constants,
+        "bytes": variants.kernels(kernels).index_bytes(n_out, n_in, linear.bits) + constants,
         "multiplier": " .. ".join(map(str, multipliers)),
     }
 

@@ -40,9 +40,15 @@ def _merge(pairs: NDArray[Any], bits: int) -> NDArray[Any]:
     if bits == 4:
         return pairs
     if bits == 2:
-        return pairs[..., 0::2, :] | pairs[..., 1::2, :] << 4
+        merged: NDArray[Any] = pairs[..., 0::2, :] | pairs[..., 1::2, :] << 4
+        return merged
     parts = [pairs[..., c, :] | (pairs[..., 3, :] >> 2 * c & 3) << 6 for c in range(3)]
     return np.stack(parts, axis=-2)
+
+
+def index_bytes(n_out: int, n_in: int, bits: int) -> int:
+    """Return the size of what `pack` returns, filled-up groups and blocks included."""
+    return _up(n_out, GROUP_ROWS) * _up(n_in, BLOCK) * bits // 8
 
 
 def linear_bytes(rows: int, n_in: int) -> int:
@@ -51,8 +57,9 @@ def linear_bytes(rows: int, n_in: int) -> int:
     return PAIR_TABLE_BYTES + SUMS_BYTES + TILE_CHANNELS * _up(n_in, BLOCK)
 
 
-def attention_bytes(n_tokens: int, d_head: int) -> int:
+def attention_bytes(n_tokens: int, d_head: int, d_model: int = 0) -> int:
     """Return the workspace of attention: sums and exponentials of two queries, values, queries."""
+    del d_model
     tokens = _up(n_tokens, 8)
     return 8 * max(tokens, d_head) + 4 * tokens + d_head * tokens + 2 * _up(d_head, BLOCK)
 

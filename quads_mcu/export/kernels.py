@@ -10,10 +10,14 @@ from numpy.typing import NDArray
 
 from quads_mcu.errors import ExportError
 from quads_mcu.export import helium
-from quads_mcu.model_format import pack_indices
+from quads_mcu.model_format import PackedModel, pack_indices, row_bytes, weight_bytes
 
 Index = NDArray[Any]
 PLAIN_TILE_ROWS = 4  # QUADS_TILE_ROWS of plain/quads_plain.h
+
+
+def _row_major_bytes(n_out: int, n_in: int, bits: int) -> int:
+    return n_out * row_bytes(n_in, bits)
 
 
 @dataclass(frozen=True)
@@ -27,7 +31,7 @@ class Kernels:
     least_rows: rows from d_model, below which decoding the weights anew for every block costs more
         than the memory is worth; most_rows: above which it gains nothing.
     pack: indices uint8 (n_out, n_in) and bits to the bytes that `quads_linear_t.indices` points to
-        (docs/arithmetic.md, section 9).
+        (docs/arithmetic.md, section 9); index_bytes: how many from (n_out, n_in, bits).
     """
 
     linear_bytes: Callable[[int, int], int]
@@ -37,6 +41,7 @@ class Kernels:
     least_rows: Callable[[int], int]
     most_rows: int
     pack: Callable[[Index, int], Index] = pack_indices
+    index_bytes: Callable[[int, int, int], int] = _row_major_bytes
 
 
 def _plain_linear_bytes(rows: int, n_in: int) -> int:
@@ -85,6 +90,7 @@ HELIUM = Kernels(
     least_rows=lambda d_model: 48,
     most_rows=1 << 15,
     pack=helium.pack,
+    index_bytes=helium.index_bytes,
 )
 
 KERNELS = {"plain": PLAIN, "dsp": DSP, "helium": HELIUM}
@@ -99,3 +105,17 @@ def kernels(name: str) -> Kernels:
     if name not in KERNELS:
         raise ExportError(f"kernels {name!r} are unknown; there are {', '.join(KERNELS)}")
     return KERNELS[name]
+
+
+def flash_by_kind(model: PackedModel, name: str) -> dict[str, int]:
+    """Return the bytes of `model` in flash, by kind, in the packing of the variant `name`.
+
+    Raises:
+        ExportError: unknown variant.
+    """
+    kinds = weight_bytes(model)
+    kinds["indices"] = 0
+    for _, linear in model.linears():
+        n_out, n_in = linear.indices.shape
+        kinds["indices"] += kernels(name).index_bytes(n_out, n_in, linear.bits)
+    return kinds

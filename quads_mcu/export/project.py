@@ -11,7 +11,7 @@ from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, pack, planner
+from quads_mcu.export import csource, kernels, pack, planner
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -57,8 +57,7 @@ class Cost:
 def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
     tensors = csource.packed_tensors(model, board.kernels)
-    kinds = model_format.weight_bytes(model)
-    kinds["indices"] = sum(t.nbytes for name, t in tensors.items() if name.endswith(".indices"))
+    kinds = kernels.flash_by_kind(model, board.kernels)
     arena = planner.plan(model.dims, board.kernels).arena_bytes
     needs = _needs(model, board, [tensor.nbytes for tensor in tensors.values()], arena)
     return Cost(

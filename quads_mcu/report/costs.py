@@ -84,7 +84,8 @@ def fit(measured: Sequence[tuple[Call, int]], forms: Iterable[Sequence[str]]) ->
 
 def _solve(shares: Values) -> tuple[float, Values]:
     """Return the coefficients with which every row adds up to about one, and the largest error."""
-    found: Values = np.linalg.lstsq(shares, np.ones(len(shares)), rcond=None)[0]
+    solved = np.linalg.lstsq(shares, np.ones(len(shares)), rcond=None)[0]
+    found: Values = solved.astype(np.float64)
     return float(np.abs(shares @ found - 1).max()), found
 
 
