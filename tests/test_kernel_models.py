@@ -2,22 +2,7 @@
 
 from __future__ import annotations
 
-import shutil
-import struct
-from pathlib import Path
-
-import numpy as np
-import pytest
-from numpy.typing import NDArray
-from random_model import random_model
-
-from quads_mcu.export import csource, planner
-from quads_mcu.export.reference import Reference
-from quads_mcu.model.dimensions import Dimensions, dimensions
-from quads_mcu.model_format import PackedModel
-from quads_mcu.paths import data_dir
-from quads_mcu.report import emulated_kernel
-from quads_mcu.report.emulated_kernel import Call, EmulatedKernels, Outcome, Record
+from quads_mcu.model.dimensions import Dimensions
 
 SMALL = Dimensions(n_mels=8, n_frames=46, d_model=24, n_heads=3, n_layers=2, n_classes=5)
 TINY = Dimensions(n_mels=8, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=2)
