@@ -66,10 +66,10 @@ class _Weights:
     ) -> _Weights:
         centroids = FILLS[fill](rng, 1 << bits)
         indices = rng.integers(0, 1 << bits, (n, k), dtype=np.uint8)
-        bias = rng.integers(-(2**20), 2**20, n, dtype=np.int32)
-        # Some outputs saturate and most do not; one multiplier per channel or one for all.
-        spread = 60 / (128 * 128 * np.sqrt(k / 9)) * 2**32
-        multiplier = rng.uniform(0.3, 1.7, n if rng.integers(2) else 1) * spread
+        # Sums of about `size`, of which few saturate; one multiplier per channel or one for all.
+        size = {"random": 5400 * k**0.5, "extremes": 16000 * k**0.5, "minimum": 16384 * k}[fill]
+        bias = rng.integers(-round(size), round(size), n, dtype=np.int32)
+        multiplier = rng.uniform(0.3, 1.7, n if rng.integers(2) else 1) * 50 / size * 2**32
         factor = multiplier.clip(0, 2**31 - 1).astype(np.int32)
         packed = kernels.kernels(variant).pack(indices, bits)
         record = emulated_kernel.linear(packed, centroids, bias, factor, n, k, bits)
@@ -93,6 +93,7 @@ def _workspace(n_bytes: int) -> NDArray[np.uint8]:
 SHAPES = [
     (1, 8, 4, 0), (2, 16, 4, 0), (3, 24, 8, 0), (4, 32, 12, 0), (5, 40, 8, 0), (6, 48, 4, 0),
     (7, 56, 20, 0), (8, 64, 8, 0), (9, 72, 4, 0), (13, 96, 32, 0), (5, 120, 8, 40), (3, 240, 8, 80),
+    (1, 24, 96, 0), (2, 24, 8, 8), (1, 72, 24, 48), (2, 40, 8, 0), (1, 48, 8, 0), (1, 8, 32, 0),
     (6, 72, 8, 48), (2, 1536, 4, 0), (17, 384, 4, 0), (1, 96, 96, 0), (4, 288, 16, 192),
 ]  # fmt: skip
 
@@ -116,6 +117,8 @@ def test_linear_s8(emulated: tuple[EmulatedKernels, str], fill: str, bits: int) 
         wanted = y.copy()
         wanted[:, :n] = w.requantized(x)[:, first : first + n].clip(-128, 127)
         expected.append(wanted)
+    if fill != "minimum":
+        assert np.mean(np.abs(np.concatenate([y.ravel() for y in expected])) >= 127) < 0.3
     for shape, outcome, wanted in zip(SHAPES, core.run(calls), expected, strict=True):
         np.testing.assert_array_equal(outcome.arrays[1], wanted, err_msg=str(shape))
 

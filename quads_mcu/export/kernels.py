@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from numpy.typing import NDArray
@@ -14,6 +14,7 @@ from quads_mcu.model_format import PackedModel, pack_indices, row_bytes, weight_
 
 Index = NDArray[Any]
 PLAIN_TILE_ROWS = 4  # QUADS_TILE_ROWS of plain/quads_plain.h
+DSP_QUERY_SHARE = 16  # QUERY_SHARE of dsp/quads_attention_head.c
 
 
 def _row_major_bytes(n_out: int, n_in: int, bits: int) -> int:
@@ -26,7 +27,8 @@ class Kernels:
 
     linear_bytes: workspace of quads_linear_s8 and quads_linear_add_s16 from (rows, n_in).
     head_bytes: workspace of quads_head from n_in.
-    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head).
+    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride
+        is d_model.
     row_step: rows are computed in groups of so many; blocks are multiples of it.
     least_rows: rows from d_model, below which decoding the weights anew for every block costs more
         than the memory is worth; most_rows: above which it gains nothing.
@@ -36,7 +38,7 @@ class Kernels:
 
     linear_bytes: Callable[[int, int], int]
     head_bytes: Callable[[int], int]
-    attention_bytes: Callable[[int, int], int]
+    attention_bytes: Callable[[int, int, int], int]
     row_step: int
     least_rows: Callable[[int], int]
     most_rows: int
@@ -49,10 +51,19 @@ def _plain_linear_bytes(rows: int, n_in: int) -> int:
     return PLAIN_TILE_ROWS * n_in
 
 
-def _plain_attention_bytes(n_tokens: int, d_head: int) -> int:
+def _plain_attention_bytes(n_tokens: int, d_head: int, stride: int) -> int:
     """Scores, padded to 8 bytes, and exponentials of one query."""
-    del d_head
+    del d_head, stride
     return (n_tokens + 1) // 2 * 8 + 2 * n_tokens
+
+
+def _dsp_attention_bytes(n_tokens: int, d_head: int, stride: int) -> int:
+    """Multipliers, and scores with queries and keys or powers with values and sums of one block."""
+    pairs = min(max(1, stride // (2 * DSP_QUERY_SHARE)), (n_tokens + 1) // 2)
+    tokens = (n_tokens + 7) // 8 * 8
+    scoring = 8 * pairs * tokens + 4 * pairs * d_head + 8 * d_head
+    weighting = 4 * pairs * tokens + 8 * tokens + 32 * pairs
+    return 8 * pairs + max(scoring, weighting)
 
 
 # At 32 rows decoding is 6 % of plain C's instructions.
@@ -72,13 +83,12 @@ def _dsp_linear_bytes(rows: int, n_in: int) -> int:
     return 4 * 256 + 4 * n_in + groups * 4 * 2 * n_in
 
 
-DSP = Kernels(
+DSP = replace(
+    PLAIN,
     linear_bytes=_dsp_linear_bytes,
-    head_bytes=PLAIN.head_bytes,
-    attention_bytes=_plain_attention_bytes,
+    attention_bytes=_dsp_attention_bytes,
     row_step=4,
     least_rows=lambda d_model: max(12, d_model // 40 * 4),
-    most_rows=1 << 15,
 )
 
 # At 48 rows decoding is 4 % of the instructions.

@@ -123,7 +123,7 @@ def _tensors(dims: Dimensions, chosen: Kernels, blocks: dict[str, int]) -> tuple
         "attention": (t * d, ("projections", "products", "output")),
         "key": (t * dims.d_head, ("projections", "products")),
         "value": (t * dims.d_head, ("projections", "products")),
-        "attention_workspace": (chosen.attention_bytes(t, dims.d_head), ("products",)),
+        "attention_workspace": (chosen.attention_bytes(t, dims.d_head, d), ("products",)),
         "output_workspace": (linear(blocks["output"], d), ("output",)),
         "feed_forward_normalized": (hidden * d, ("feed_forward",)),
         "hidden": (hidden * dims.d_ff, ("feed_forward",)),

@@ -1,4 +1,4 @@
-#include "kernels/dsp/quads_dsp.h"
+#include "kernels/dsp/quads_dsp_linear.h"
 
 /* Eight indices fill `bits` bytes. One row of the tile, every other word. */
 #define PUT(k, pair) tile[2 * (k)] = (pair)

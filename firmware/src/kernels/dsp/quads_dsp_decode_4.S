@@ -1,4 +1,4 @@
-/* quads_dsp_decode_4: see quads_dsp.h. 19 instructions for 16 weights. */
+/* quads_dsp_decode_4: see quads_dsp_linear.h. 19 instructions for 16 weights. */
   .syntax unified
   .thumb
   .section .text.quads_dsp_decode_4, "ax", %progbits

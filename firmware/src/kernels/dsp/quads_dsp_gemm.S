@@ -1,4 +1,4 @@
-/* quads_dsp_gemm_s8, quads_dsp_gemm_add_s16: see quads_dsp.h.
+/* quads_dsp_gemm_s8, quads_dsp_gemm_add_s16: see quads_dsp_linear.h.
  *
  * Two channels times four rows in eight accumulators: 11 instructions for 16 products, with every
  * register in use. The loop is unrolled STEPS times and entered in its midst when n_in does not

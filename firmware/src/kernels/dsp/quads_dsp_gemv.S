@@ -1,8 +1,8 @@
-/* quads_dsp_gemv_s8: see quads_dsp.h.
+/* quads_dsp_gemv_s8: see quads_dsp_linear.h.
  *
  * Four channels at a time, their weights looked up and used at once: 25 instructions for 16
  * products. The loop is unrolled for BYTES of every row and entered in its midst when n_in does not
- * divide, with the pointers set back. Offsets begin at 1 so that the last load of a turn can move
+ * divide, with the rows set back. Offsets begin at 1 so that the last load of a turn can move
  * its pointer on. Sums are bounded at export.
  *
  *   r0-r3 rows - 1   r4-r7 sums   r8 x   r9 table   r10, r11 inputs   r12, lr weights
@@ -11,7 +11,7 @@
 #define BLOCK_BYTES 100 /* of code, for two bytes of every row */
 
 #define END 0     /* r0 after the last step */
-#define X 4       /* r8 before the first */
+#define X 4       /* r8 before the first; it moves on with every step */
 #define ENTRY 8
 #define ROW 12    /* bytes */
 #define AHEAD 16  /* bytes by which rows are set back */
@@ -58,7 +58,6 @@ quads_dsp_gemv_s8:
   rsb r5, r2, #0
   and r5, #(BYTES - 1) /* bytes left out */
   str r5, [sp, #AHEAD]
-  sub r3, r3, r5, lsl #2
   str r3, [sp, #X]
   mov r6, #(BLOCK_BYTES / 2)
   adr.w r4, turn

@@ -1,4 +1,5 @@
-#include "kernels/dsp/quads_dsp.h"
+#include "kernels/dsp/quads_dsp_linear.h"
+
 #include "quads_math.h"
 
 /* A last group of fewer than four rows repeats its last one. */

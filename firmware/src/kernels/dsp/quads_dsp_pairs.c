@@ -1,4 +1,4 @@
-#include "kernels/dsp/quads_dsp.h"
+#include "kernels/dsp/quads_dsp_linear.h"
 
 /* Pairs of 2-bit indices take 4 bits, of 3-bit ones 6, of 4-bit ones a byte; 8-bit ones are looked
  * up singly. The lower index is the lower half. */

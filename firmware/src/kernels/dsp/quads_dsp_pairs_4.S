@@ -1,4 +1,4 @@
-/* quads_dsp_pairs_4: see quads_dsp.h. Eight lower halves stay in place while the upper one passes
+/* quads_dsp_pairs_4: see quads_dsp_linear.h. Eight lower halves stay in place while the upper one passes
  * through all centroids; then the other eight. */
   .syntax unified
   .thumb

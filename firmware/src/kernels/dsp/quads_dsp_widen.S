@@ -1,4 +1,4 @@
-/* quads_dsp_widen, quads_dsp_widen_row: see quads_dsp.h. Four bytes a b c d of a row become the pairs a b and c d. */
+/* quads_dsp_widen, quads_dsp_widen_row: see quads_dsp_linear.h. Four bytes a b c d of a row become the pairs a b and c d. */
   .syntax unified
   .thumb
 

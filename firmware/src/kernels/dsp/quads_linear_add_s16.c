@@ -1,4 +1,4 @@
-#include "kernels/dsp/quads_dsp.h"
+#include "kernels/dsp/quads_dsp_linear.h"
 
 void quads_linear_add_s16(const int8_t *x, size_t rows, const quads_linear_t *w, int16_t *residual,
                           void *workspace) {

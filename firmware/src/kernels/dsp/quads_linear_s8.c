@@ -1,4 +1,4 @@
-#include "kernels/dsp/quads_dsp.h"
+#include "kernels/dsp/quads_dsp_linear.h"
 
 /* Up to so many rows of 4-bit weights are cheaper looked up for each row than decoded. */
 #define MOST_GEMV_ROWS 2
