@@ -106,7 +106,7 @@ def test_linear_s8(emulated: tuple[EmulatedKernels, str], fill: str, bits: int) 
     calls, expected = [], []
     for rows, k, n, stride in SHAPES:
         stride = stride or k
-        first, margin = 4, 3
+        first, margin = 4, 4
         w = _Weights.make(rng, variant, n + 8, k, bits, fill)
         flat = FILLS[fill](rng, (rows - 1) * stride + k)
         x = np.lib.stride_tricks.as_strided(flat, (rows, k), (stride, 1))

@@ -11,7 +11,7 @@ GROUP_ROWS = 8  # QUADS_GROUP_ROWS of quads_helium.h
 TILE_CHANNELS = 4  # QUADS_TILE_CHANNELS
 BLOCK = 16  # QUADS_BLOCK
 PAIR_TABLE_BYTES = 2 * 256
-SUMS_BYTES = 4 * 128
+SUMS_BYTES = 4 * 256
 
 
 def pack(indices: NDArray[Any], bits: int) -> NDArray[Any]:

@@ -19,7 +19,7 @@
 /* y = sat8(RQ(x w + bias)) for output channels first_out .. first_out + n_out - 1 (section 2);
  * first_out and n_out are multiples of 4.
  * x: int8 [rows][n_in], rows x_stride apart (they may overlap: a convolution)
- * y: int8 [rows][n_out], rows y_stride apart */
+ * y: int8 [rows][n_out], rows y_stride apart; y and y_stride are multiples of 4 */
 void quads_linear_s8(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
                      size_t first_out, size_t n_out, int8_t *y, size_t y_stride, void *workspace);
 

@@ -126,20 +126,25 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
                           int32_t value_multiplier, void *workspace) {
   const work_t work = divide(workspace, n_tokens, d_head);
   int32_t *const second_sums = work.sums + work.sums_stride;
+  static const int32_t zeros[2] = {0};
   const quads_dot_t scores = {.tile = work.query, /* |score| <= d_head * 2^14 */
                               .x = key,
                               .x_stride = d_head,
                               .rows = n_tokens,
                               .length = d_head,
                               .sums = work.sums,
-                              .sums_stride = work.sums_stride};
+                              .sums_stride = work.sums_stride,
+                              .start = zeros,
+                              .n_pairs = 1};
   const quads_dot_t values = {.tile = work.exps, /* |value| <= 2047 * 8192 * 128 < 2^31 */
                               .x = work.value,
                               .x_stride = work.tokens,
                               .rows = d_head,
                               .length = work.tokens,
                               .sums = work.sums,
-                              .sums_stride = work.sums_stride};
+                              .sums_stride = work.sums_stride,
+                              .start = zeros,
+                              .n_pairs = 1};
 
   transpose(value, n_tokens, d_head, &work);
   for (size_t t = 0; t < n_tokens; t += 2) {

@@ -8,7 +8,7 @@
  *
  * Two ways lead from there to sums: quads_dot_packed decodes on the fly, for few rows of input;
  * quads_decode_tile writes QUADS_TILE_CHANNELS channels out once, and quads_dot_2x4_s8 multiplies
- * two of them with any number of rows.
+ * them with any number of rows.
  *
  * Workspace of a linear layer: quads_pairs_t, int32 [QUADS_SUMS], then the tile.
  */
@@ -24,8 +24,8 @@ enum {
   QUADS_GROUP_ROWS = 8,    /* channels that are packed together */
   QUADS_TILE_CHANNELS = 4, /* channels that are decoded together: half a group */
   QUADS_PAIRS = 256,       /* entries of the table of pairs */
-  QUADS_SUMS = 128,        /* int32 sums in the workspace */
-  QUADS_SUM_ROWS = 64,     /* rows of input per call of quads_dot_2x4_s8: QUADS_SUMS / 2 */
+  QUADS_SUMS = 256,        /* int32 sums in the workspace */
+  QUADS_SUM_ROWS = 64,     /* of each of a tile's channels: rows of input at a time */
   QUADS_FEW_ROWS = 3,      /* up to here decoding on the fly is faster */
 };
 
@@ -86,17 +86,18 @@ void quads_pair_table(const quads_linear_t *w, quads_pairs_t *pairs);
 void quads_decode_tile(const quads_linear_t *w, size_t first, const quads_pairs_t *pairs,
                        int8_t *tile);
 
-/* Products of a pair of vectors with rows: sums[c * sums_stride + t] = start[c] + tile[c] . x[t].
- * Strides are in elements. Four rows at a time; the sums of one to three rows take four places. */
+/* Products of pairs of vectors with rows: sums[v][t] = start[v] + tile[v] . x[t]. Strides are in
+ * elements. Four rows at a time; the sums of one to three rows take four places. */
 typedef struct {
-  const void *tile; /* [ceil(length / lanes)][2][lanes], zeros behind `length` */
+  const void *tile; /* [n_pairs][ceil(length / lanes)][2][lanes], zeros behind `length` */
   const int8_t *x;  /* [rows][length], rows x_stride apart */
   size_t x_stride;
   size_t rows; /* at least 1 */
   size_t length;
-  int32_t *sums; /* [2][rows], sums_stride apart */
+  int32_t *sums; /* [2 * n_pairs][rows], sums_stride apart */
   size_t sums_stride;
-  int32_t start[2];
+  const int32_t *start; /* [2 * n_pairs] */
+  size_t n_pairs;       /* at least 1 */
 } quads_dot_t;
 
 /* int8 tile, 16 lanes; length is a multiple of 8. Nothing behind a row is read. */

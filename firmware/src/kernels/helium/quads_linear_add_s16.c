@@ -34,25 +34,25 @@ static void add_pair(const int32_t *sums, size_t rows, int32_t multiplier_0, int
 
 static void many_rows(const int8_t *x, size_t rows, const quads_linear_t *w, int16_t *residual,
                       const quads_linear_work_t *work) {
-  const size_t padded = quads_padded(w->n_in);
   const size_t step = w->per_channel;
-  quads_dot_t dot = {
-      .x_stride = w->n_in, .length = w->n_in, .sums = work->sums, .sums_stride = QUADS_SUM_ROWS};
+  quads_dot_t dot = {.tile = work->tile,
+                     .x_stride = w->n_in,
+                     .length = w->n_in,
+                     .sums = work->sums,
+                     .sums_stride = QUADS_SUM_ROWS,
+                     .n_pairs = QUADS_TILE_CHANNELS / 2};
 
-  for (size_t n = 0; n < w->n_out; n += 2) {
-    const int32_t *const multiplier = w->multiplier + n * step;
-    if (n % QUADS_TILE_CHANNELS == 0) {
-      quads_decode_tile(w, n, work->pairs, work->tile);
-    }
-    dot.tile = work->tile + n % QUADS_TILE_CHANNELS * padded;
-    dot.start[0] = w->bias[n];
-    dot.start[1] = w->bias[n + 1];
+  for (size_t n = 0; n < w->n_out; n += QUADS_TILE_CHANNELS) {
+    const int32_t *const m = w->multiplier + n * step;
+    quads_decode_tile(w, n, work->pairs, work->tile);
+    dot.start = w->bias + n;
     for (size_t t = 0; t < rows; t += dot.rows) {
+      int16_t *const y = residual + t * w->n_out + n;
       dot.x = x + t * w->n_in;
       dot.rows = quads_sum_rows_now(rows - t);
       quads_dot_2x4_s8(&dot);
-      add_pair(dot.sums, dot.rows, multiplier[0], multiplier[step], residual + t * w->n_out + n,
-               w->n_out);
+      add_pair(dot.sums, dot.rows, m[0], m[step], y, w->n_out);
+      add_pair(dot.sums + 2 * QUADS_SUM_ROWS, dot.rows, m[2 * step], m[3 * step], y + 2, w->n_out);
     }
   }
 }
