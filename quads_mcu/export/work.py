@@ -18,9 +18,9 @@ class Call:
     """One kernel call.
 
     kernel: name of the C function without `quads_`, or "frontend" for everything from PCM to the
-    closed window. rows x n_in -> rows x n_out; attention_head: rows tokens of width n_in; kernels
-    without a matrix: n_out is the width of a row (or all elements, with one row). bits: of the
-    weights, 0 where there are none. stage: a name of model_format.STAGES.
+    closed window. rows x n_in -> rows x n_out; attention_head: rows tokens, a head n_in wide in
+    rows of n_out; kernels without a matrix: n_out is the width of a row, or all elements with one
+    row. bits: of the weights, 0 where there are none. stage: a name of model_format.STAGES.
     """
 
     kernel: str
@@ -81,7 +81,7 @@ def _self_attention(
                 yield Call(
                     "linear_s8", place, "projections", rows, dims.d_head, d, bits[prefix + name]
                 )
-        yield Call("attention_head", place, "attention", dims.n_tokens, 0, dims.d_head)
+        yield Call("attention_head", place, "attention", dims.n_tokens, d, dims.d_head)
     for rows in _blocks(dims, plan.blocks["output_block"]):
         yield Call("linear_add_s16", place, "projections", rows, d, d, bits[prefix + "output"])
 

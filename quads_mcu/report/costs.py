@@ -35,6 +35,7 @@ NEGLIGIBLE = 5e-4
 WEIGHTED = ("linear_s8", "linear_add_s16", "head")
 FEW_ROWS = 3
 _FACTOR = re.compile(r"(rows|n_out|n_in)(?:(//|/|%)(\d+)(?:=(\d+))?)?")
+_BLOCKS = re.compile(r"(\d+)rows/n_out")
 
 
 @dataclass(frozen=True)
@@ -42,8 +43,9 @@ class Fit:
     """Instructions of one kernel as a sum: coefficient times product of factors, by term.
 
     A term is factors joined by `*`; a factor is rows, n_out or n_in, as it is, divided by a number
-    (`//` rounds down, `/` up), or `%m=r`: one where the remainder is r, else zero. max_error: the
-    largest relative error over the `samples` measured calls.
+    (`//` rounds down, `/` up), or `%m=r`: one where the remainder is r, else zero; `16rows/n_out`
+    is 16 rows / n_out, rounded up. max_error: the largest relative error over the `samples`
+    measured calls.
     """
 
     terms: Mapping[str, float]
@@ -104,7 +106,8 @@ def _pruned(form: list[str], shares: Mapping[str, Values]) -> Fit:
 def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
     """Yield the forms to try for `kernel`; rows: as in all calls, 0: they vary."""
     if kernel == "attention_head":
-        return _forms(ATTENTION_PAIRS, ATTENTION_TOKENS, ATTENTION_WIDTHS)
+        whole = list(_forms(ATTENTION_PAIRS, ATTENTION_TOKENS, ATTENTION_WIDTHS))
+        return [*whole, *(form + ATTENTION_BLOCKS for form in whole)]
     if kernel == "frontend":
         return iter([["1", "n_out", "rows", "rows*n_out"]])
     if kernel == "head" or rows:
@@ -145,6 +148,13 @@ ATTENTION_TOKENS = [
     for chunk in ([], ["rows/32"], ["rows/64"])
 ]
 ATTENTION_WIDTHS = [["1", "n_in"], ["1", "n_in", "n_in/16"]]
+# Queries go in blocks of d_model / 16 where what is made for a block has to be small.
+ATTENTION_BLOCKS = [
+    "16rows/n_out",
+    "16rows/n_out*rows",
+    "16rows/n_out*rows*n_in",
+    "16rows/n_out*n_in",
+]
 
 
 def _forms(*lengths: Sequence[Sequence[str]]) -> Iterator[list[str]]:
@@ -166,6 +176,8 @@ def _term(term: str, call: Call) -> int:
 
 
 def _factor(factor: str, call: Call) -> int:
+    if blocks := _BLOCKS.fullmatch(factor):
+        return -(-int(blocks[1]) * call.rows // call.n_out)
     found = _FACTOR.fullmatch(factor)
     assert found, factor
     value: int = getattr(call, found[1])

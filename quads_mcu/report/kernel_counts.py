@@ -27,11 +27,15 @@ FIT_SHAPES = (
     (256, 64), (136, 128), (160, 104),
 )  # fmt: skip
 FIT_CLASSES = (2, 3, 4, 5, 6, 7, 8, 10, 15, 31, 64, 100, 129, 150)
+# Half a second and more, the shortest window that [audio] allows.
 FIT_TOKENS = (
-    1, 2, 3, 4, 5, 6, 7, 8, 9, 12, 15, 16, 18, 21, 25, 31, 32, 43, 50, 51, 62, 75, 76, 98, 100,
-    125, 150, 151, 200,
+    25, 26, 27, 28, 29, 30, 31, 32, 43, 50, 51, 62, 75, 76, 93, 98, 100, 125, 149, 150, 151, 200,
 )  # fmt: skip
-FIT_HEADS = (8, 16, 24, 32, 40, 64, 96)
+# (d_model, d_head)
+FIT_HEADS = (
+    (32, 8), (32, 16), (64, 24), (64, 32), (96, 32), (128, 32), (160, 40), (192, 48), (192, 64),
+    (384, 64),
+)  # fmt: skip
 FIT_WIDTHS = (
     8, 16, 24, 32, 40, 48, 56, 64, 72, 80, 96, 104, 120, 128, 144, 160, 192, 240, 256, 320, 384,
 )  # fmt: skip
@@ -109,7 +113,11 @@ def _groups() -> Iterator[list[Call]]:
         yield [
             Call("head", 0, "", 1, n, d, bits) for n in FIT_CLASSES for d in FIT_WIDTHS if d >= 32
         ]
-    yield [Call("attention_head", 0, "", t, 0, d) for t in FIT_TOKENS for d in FIT_HEADS]
+    yield [
+        Call("attention_head", 0, "", t, d_model, d_head)
+        for t in FIT_TOKENS
+        for d_model, d_head in FIT_HEADS
+    ]
     for kernel in ("layer_norm", "sum_rows"):
         yield [Call(kernel, 0, "", rows, d) for rows in (1, 2, 7, 32, 50) for d in FIT_WIDTHS]
     for kernel in ("gelu_s8", "gelu_positions_s16", "mean_pool"):
@@ -138,9 +146,9 @@ def _harness_call(call: Call, chosen: Kernels, rng: np.random.Generator) -> emul
             pooled = rng.integers(-8191, 8192, k).astype(np.int16)
             arguments = (pooled, w, np.zeros(n, np.int32), work)
         case "attention_head":
-            work = workspace(chosen.attention_bytes(rows, k))
+            work = workspace(chosen.attention_bytes(rows, k, n))
             score = round(96 / 16 / (40**2 * k**0.5) * 2**32 / 16)
-            arguments = (int8(rows, k), k, int8(rows, k), int8(rows, k), rows, k, score, 8192, work)
+            arguments = (int8(rows, n), n, int8(rows, k), int8(rows, k), rows, k, score, 8192, work)
         case "layer_norm":
             norm = emulated_kernel.norm(
                 rng.integers(-4000, 4000, n).astype(np.int16),
