@@ -109,11 +109,32 @@ def test_without_a_system_compiler(tmp_path: Path) -> None:
         client.check(model().model_hash)
 
 
+def test_a_model_exported_for_other_kernels_does_not_compile(tmp_path: Path) -> None:
+    csource.write_sources(model(), tmp_path / "source", "dsp")
+    with pytest.raises(BuildError, match="exported for the dsp kernels; export it again"):
+        build.build(HOST, tmp_path / "source", tmp_path / "build")
+
+
 def test_progress_counts_to_the_end(tmp_path: Path) -> None:
     seen: list[tuple[float, float]] = []
     build.build(HOST, source_dir(), tmp_path, progress=lambda _, done, n: seen.append((done, n)))
     assert [done for done, _ in seen] == list(range(1, len(seen) + 1))
     assert seen[-1][0] == seen[-1][1]
+
+
+PLAIN = {path.name: path for path in build.kernel_sources("plain")}
+
+
+@pytest.mark.parametrize("variant", boards.KERNELS)
+def test_kernels_are_the_variants_where_it_has_them_and_plain_elsewhere(variant: str) -> None:
+    chosen = build.kernel_sources(variant)
+    assert len({path.stem for path in chosen}) == len({path.name for path in chosen})
+    own = {path.stem for path in (PLAIN["quads_linear_s8.c"].parents[1] / variant).glob("*.[cS]")}
+    for path in chosen:
+        assert path.parent.name == (variant if path.stem in own else "plain")
+    assert {path.stem for path in PLAIN.values()} <= {path.stem for path in chosen}
+    if variant == "dsp":
+        assert {"quads_linear_s8", "quads_linear_add_s16", "quads_attention_head"} <= own
 
 
 # --- failures -------------------------------------------------------------------------------

@@ -30,8 +30,8 @@ class Kernels:
     attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride
         is d_model.
     row_step: rows are computed in groups of so many; blocks are multiples of it.
-    least_rows: rows from d_model, below which decoding the weights anew for every block costs more
-        than the memory is worth; most_rows: above which it gains nothing.
+    least_rows: rows from (n_tokens, d_model), below which decoding the weights anew for every block
+        costs more than the memory is worth.
     pack: indices uint8 (n_out, n_in) and bits to the bytes that `quads_linear_t.indices` points to
         (docs/arithmetic.md, section 9); index_bytes: how many from (n_out, n_in, bits).
     """
@@ -40,8 +40,7 @@ class Kernels:
     head_bytes: Callable[[int], int]
     attention_bytes: Callable[[int, int, int], int]
     row_step: int
-    least_rows: Callable[[int], int]
-    most_rows: int
+    least_rows: Callable[[int, int], int]
     pack: Callable[[Index, int], Index] = pack_indices
     index_bytes: Callable[[int, int, int], int] = _row_major_bytes
 
@@ -72,13 +71,12 @@ PLAIN = Kernels(
     head_bytes=lambda n_in: PLAIN_TILE_ROWS * n_in,
     attention_bytes=_plain_attention_bytes,
     row_step=1,
-    least_rows=lambda d_model: 32,
-    most_rows=1 << 15,
+    least_rows=lambda n_tokens, d_model: 32,
 )
 
 
 def _dsp_linear_bytes(rows: int, n_in: int) -> int:
-    """Pair table, a tile of two channels and the widened rows (dsp/quads_dsp.h)."""
+    """Pair table, a tile of two channels and the widened rows (dsp/quads_dsp_linear.h)."""
     groups = (rows + 3) // 4
     return 4 * 256 + 4 * n_in + groups * 4 * 2 * n_in
 
@@ -88,7 +86,7 @@ DSP = replace(
     linear_bytes=_dsp_linear_bytes,
     attention_bytes=_dsp_attention_bytes,
     row_step=4,
-    least_rows=lambda d_model: max(12, d_model // 40 * 4),
+    least_rows=lambda n_tokens, d_model: max(n_tokens // 12, d_model // 40 * 4),
 )
 
 # At 48 rows decoding is 4 % of the instructions.
@@ -97,8 +95,7 @@ HELIUM = Kernels(
     head_bytes=lambda n_in: helium.linear_bytes(1, n_in),
     attention_bytes=helium.attention_bytes,
     row_step=4,
-    least_rows=lambda d_model: 48,
-    most_rows=1 << 15,
+    least_rows=lambda n_tokens, d_model: 48,
     pack=helium.pack,
     index_bytes=helium.index_bytes,
 )

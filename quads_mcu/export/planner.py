@@ -71,7 +71,7 @@ def plan(dims: Dimensions, variant: str = "plain") -> Plan:
         ExportError: unknown variant.
     """
     chosen = kernels(variant)
-    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.d_model))
+    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.n_tokens, dims.d_model))
     blocks = dict.fromkeys(BLOCKS, 1) | {"projections": least}
     budget = max(_needed(_tensors(dims, chosen, blocks), step) for step in STEPS)
     for step in BLOCKS:
@@ -99,8 +99,7 @@ def _largest_block(dims: Dimensions, chosen: Kernels, step: str, budget: int) ->
     for n_blocks in range(1, t + 1):
         block = min(t, _divide(_divide(t, n_blocks), chosen.row_step) * chosen.row_step)
         blocks = dict.fromkeys(BLOCKS, 1) | {step: block}
-        fits = _needed(_tensors(dims, chosen, blocks), step) <= budget
-        if fits and block <= chosen.most_rows:
+        if _needed(_tensors(dims, chosen, blocks), step) <= budget:
             return block
     return 1
 

@@ -76,8 +76,8 @@ static inline uint16x8_t exps_of(const int32_t *scores, const softmax_t *softmax
       vrmulhq_s32(vmlasq_n_s32(s.val[0], minus_16, softmax->max), softmax->multiplier);
   const int32x4_t odd =
       vrmulhq_s32(vmlasq_n_s32(s.val[1], minus_16, softmax->max), softmax->multiplier);
-  int16x8_t z = vqmovntq_s32(vqmovnbq_s32(vreinterpretq_s16_s32(even), even), odd);
-  z = vminq_s16(z, vdupq_n_s16(HALVINGS * QUADS_EXP_STEPS));
+  const int16x8_t z =
+      vminq_s16(quads_narrow_s32(even, odd), vdupq_n_s16(HALVINGS * QUADS_EXP_STEPS));
   const uint16x8_t at = vandq_u16(vreinterpretq_u16_s16(z), vdupq_n_u16(QUADS_EXP_STEPS - 1));
   const int16x8_t halvings = vnegq_s16(vshrq_n_s16(z, EXP_STEP_BITS));
   return vshlq_u16(vldrhq_gather_shifted_offset_u16(exp_table, at), halvings);

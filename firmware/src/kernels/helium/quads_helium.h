@@ -68,6 +68,18 @@ static inline int32x4_t quads_sat8_lanes(int32x4_t a) {
   return vmaxq_s32(vminq_s32(a, vdupq_n_s32(INT8_MAX)), vdupq_n_s32(INT8_MIN));
 }
 
+/* Saturate to int16, interleaved: even lanes from `even`. The intrinsics would keep copies. */
+static inline int16x8_t quads_narrow_s32(int32x4_t even, int32x4_t odd) {
+  __asm__("vqmovnb.s32 %q0, %q0\n\tvqmovnt.s32 %q0, %q1" : "+w"(even) : "w"(odd));
+  return vreinterpretq_s16_s32(even);
+}
+
+/* Saturate to int8, interleaved. */
+static inline int8x16_t quads_narrow_s16(int16x8_t even, int16x8_t odd) {
+  __asm__("vqmovnb.s16 %q0, %q0\n\tvqmovnt.s16 %q0, %q1" : "+w"(even) : "w"(odd));
+  return vreinterpretq_s8_s16(even);
+}
+
 /* Rows of input that quads_dot_2x4_s8 takes next when `rows` are left; never leaves one to three
  * behind, which would cost as much as four. */
 static inline size_t quads_sum_rows_now(size_t rows) {
@@ -85,6 +97,11 @@ void quads_pair_table(const quads_linear_t *w, quads_pairs_t *pairs);
  * n_in it holds zeros. */
 void quads_decode_tile(const quads_linear_t *w, size_t first, const quads_pairs_t *pairs,
                        int8_t *tile);
+
+/* Its loop: `packed` is the first half block to decode, `table` the pairs or, with 8 bits, the
+ * centroids. blocks is at least 1. */
+void quads_decode_blocks(const uint8_t *packed, const void *table, size_t blocks, int8_t *tile,
+                         size_t bits);
 
 /* Products of pairs of vectors with rows: sums[v][t] = start[v] + tile[v] . x[t]. Strides are in
  * elements. Four rows at a time; the sums of one to three rows take four places. */

@@ -7,8 +7,8 @@ static inline int32x4_t sum_pair(const int32_t *sums, int32x4_t m0, int32x4_t m1
   const int16x8_t old = vreinterpretq_s16_s32(residual);
   const int32x4_t a = vrmulhq_s32(vld1q_s32(sums), m0); /* |a|, |b| <= 2^30 */
   const int32x4_t b = vrmulhq_s32(vld1q_s32(sums + QUADS_SUM_ROWS), m1);
-  const int16x8_t even = vqmovnbq_s32(old, vaddq_s32(vmovlbq_s16(old), a));
-  return vreinterpretq_s32_s16(vqmovntq_s32(even, vaddq_s32(vmovltq_s16(old), b)));
+  return vreinterpretq_s32_s16(
+      quads_narrow_s32(vaddq_s32(vmovlbq_s16(old), a), vaddq_s32(vmovltq_s16(old), b)));
 }
 
 /* Two channels of up to QUADS_SUM_ROWS rows. */

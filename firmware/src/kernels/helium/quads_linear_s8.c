@@ -1,32 +1,37 @@
 #include "quads_helium.h"
 #include "quads_math.h"
 
-/* A tile's channels of four rows; lanes are rows, bytes channels. */
-static inline uint32x4_t requantize_tile(const int32_t *sums, const int32x4_t *m) {
-  const int32x4_t c0 = vrmulhq_s32(vld1q_s32(sums), m[0]);
-  const int32x4_t c1 = vrmulhq_s32(vld1q_s32(sums + QUADS_SUM_ROWS), m[1]);
-  const int32x4_t c2 = vrmulhq_s32(vld1q_s32(sums + 2 * QUADS_SUM_ROWS), m[2]);
-  const int32x4_t c3 = vrmulhq_s32(vld1q_s32(sums + 3 * QUADS_SUM_ROWS), m[3]);
-  const int16x8_t even = vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), c0), c2);
-  const int16x8_t odd = vqmovntq_s32(vqmovnbq_s32(vuninitializedq_s16(), c1), c3);
-  return vreinterpretq_u32_s8(vqmovntq_s16(vqmovnbq_s16(vuninitializedq_s8(), even), odd));
+/* Four rows of two channels, interleaved; the second one's sums follow the first one's. */
+static inline int16x8_t requantize_pair(const int32_t *sums, int32x4_t m0, int32x4_t m1) {
+  const int32x4_t c0 = vrmulhq_s32(vld1q_s32(sums), m0);
+  const int32x4_t c1 = vrmulhq_s32(vld1q_s32(sums + 2 * QUADS_SUM_ROWS), m1);
+  return quads_narrow_s32(c0, c1);
 }
 
-/* A tile's channels of up to QUADS_SUM_ROWS rows. */
+/* A tile's channels of up to QUADS_SUM_ROWS rows: four rows are the lanes of a vector, the channels
+ * their bytes. */
 static void put_tile(const int32_t *sums, size_t rows, const int32_t *multiplier, size_t step,
                      int8_t *y, size_t y_stride) {
-  const int32x4_t m[QUADS_TILE_CHANNELS] = {
-      vdupq_n_s32(multiplier[0]), vdupq_n_s32(multiplier[step]), vdupq_n_s32(multiplier[2 * step]),
-      vdupq_n_s32(multiplier[3 * step])};
+  const int32x4_t m0 = vdupq_n_s32(multiplier[0]);
+  const int32x4_t m1 = vdupq_n_s32(multiplier[step]);
+  const int32x4_t m2 = vdupq_n_s32(multiplier[2 * step]);
+  const int32x4_t m3 = vdupq_n_s32(multiplier[3 * step]);
   const uint32x4_t offsets = vmulq_n_u32(vidupq_n_u32(0, 1), (uint32_t)y_stride);
+  uint32_t *at = (uint32_t *)(void *)y;
 
   for (size_t groups = rows / 4; groups > 0; groups--) {
-    vstrwq_scatter_offset_u32((uint32_t *)(void *)y, offsets, requantize_tile(sums, m));
+    const int16x8_t even = requantize_pair(sums, m0, m2);
+    const int16x8_t odd = requantize_pair(sums + QUADS_SUM_ROWS, m1, m3);
+    const int8x16_t tile = quads_narrow_s16(even, odd);
+    vstrwq_scatter_offset_u32(at, offsets, vreinterpretq_u32_s8(tile));
     sums += 4;
-    y += 4 * y_stride;
+    at += y_stride;
   }
   if (rows % 4 != 0) {
-    vstrwq_scatter_offset_p_u32((uint32_t *)(void *)y, offsets, requantize_tile(sums, m),
+    const int16x8_t even = requantize_pair(sums, m0, m2);
+    const int16x8_t odd = requantize_pair(sums + QUADS_SUM_ROWS, m1, m3);
+    const int8x16_t tile = quads_narrow_s16(even, odd);
+    vstrwq_scatter_offset_p_u32(at, offsets, vreinterpretq_u32_s8(tile),
                                 vctp32q((uint32_t)(rows % 4)));
   }
 }
