@@ -113,14 +113,22 @@ def build(
     firmware = data_dir("firmware")
     sources = [
         *sorted(source_dir.glob("*.c")),
-        *sorted((firmware / "src").glob("*.c")),
-        *sorted((firmware / "src" / "frontend").glob("*.c")),
-        *kernel_sources(board.kernels),
+        *runtime_sources(board.kernels),
         *sorted((firmware / "app").glob("*.c")),
         *port_sources(board),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
+
+
+def runtime_sources(kernels: str) -> list[Path]:
+    """Return the runtime's source files, with the kernels of a variant."""
+    source = data_dir("firmware") / "src"
+    return [
+        *sorted(source.glob("*.c")),
+        *sorted((source / "frontend").glob("*.c")),
+        *kernel_sources(kernels),
+    ]
 
 
 def port_sources(board: Board) -> list[Path]:

@@ -133,7 +133,7 @@ class BoardReport:
             "instructions_total": round(total),
             "estimate_ms": 0.0,
         }
-        if total:
+        if total and self.board.energy:
             estimate = energy.estimate(self.board, total)
             self.values["latency"]["estimate_ms"] = round(estimate.latency_ms, 2)
             self.values["energy"] = {
