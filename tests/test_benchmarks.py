@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
@@ -11,13 +10,14 @@ from firmware_build import require
 from quads_mcu.device import boards
 from quads_mcu.errors import ConfigError
 from quads_mcu.model.dimensions import PRESETS
-from quads_mcu.report import benchmarks, emulated_kernel
+from quads_mcu.report import benchmarks
 from quads_mcu.report.benchmarks import Row
 from quads_mcu.report.emulated_kernel import CORES
 
 RESULTS = Path(__file__).parent.parent / "benchmarks" / "results"
 FAST = benchmarks.fast_cores()
 QUICK_SHAPES = ((96, 96, 150), (384, 384, 4), (384, 384, 1))
+EVERY = [*FAST.items(), *((core, "plain") for core in benchmarks.PLAIN_CORES)]
 MODELS = [(board.name, preset) for board in benchmarks.model_boards() for preset in PRESETS]
 
 
@@ -36,25 +36,24 @@ def unchanged(file: str, rows: list[Row]) -> None:
     assert benchmarks.regressions(file, before, rows) == []
 
 
-def require_harness() -> None:
-    for tool in (emulated_kernel.COMPILER, emulated_kernel.EMULATOR):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+def require_harness(core: str) -> None:
+    if tool := CORES[core].missing_tool:
+        pytest.skip(f"{tool} is not installed")
 
 
 @pytest.mark.parametrize("core", FAST)
 def test_kernels_are_as_fast_as_kept(core: str) -> None:
-    require_harness()
+    require_harness(core)
     unchanged("kernels", benchmarks.kernels(core, FAST[core], QUICK_SHAPES))
 
 
 def test_plain_kernels_are_as_fast_as_kept() -> None:
-    require_harness()
+    require_harness("m4")
     unchanged("kernels_plain", benchmarks.kernels("m4", "plain", QUICK_SHAPES))
 
 
 def test_the_frontend_is_as_fast_as_kept() -> None:
-    require_harness()
+    require_harness("m4")
     unchanged("frontend", benchmarks.frontend("m4", 80))
 
 
@@ -69,9 +68,11 @@ def test_a_whole_model_is_as_fast_as_kept() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("core", "variant"), [*FAST.items(), ("m0", "plain"), ("m4", "plain")])
+@pytest.mark.parametrize(
+    ("core", "variant"), [*FAST.items(), *((core, "plain") for core in benchmarks.PLAIN_CORES)]
+)
 def test_every_kernel_is_as_fast_as_kept(core: str, variant: str) -> None:
-    require_harness()
+    require_harness(core)
     file = "kernels_plain" if variant == "plain" else "kernels"
     unchanged(file, benchmarks.kernels(core, variant, benchmarks.SHAPES))
 
@@ -80,7 +81,7 @@ def test_every_kernel_is_as_fast_as_kept(core: str, variant: str) -> None:
 @pytest.mark.parametrize("n_mels", [40, 80])
 @pytest.mark.parametrize("core", CORES)
 def test_every_frontend_is_as_fast_as_kept(core: str, n_mels: int) -> None:
-    require_harness()
+    require_harness(core)
     unchanged("frontend", benchmarks.frontend(core, n_mels))
 
 

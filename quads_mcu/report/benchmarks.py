@@ -19,7 +19,7 @@ from quads_mcu.console import Progress
 from quads_mcu.device import boards, build
 from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError
-from quads_mcu.export import frontend_source
+from quads_mcu.export import frontend_source, planner
 from quads_mcu.export.blank import blank
 from quads_mcu.export.work import Call
 from quads_mcu.model.dimensions import PRESETS, Dimensions, dimensions
@@ -37,9 +37,10 @@ SHAPES = (
     (384, 384, 4), (384, 384, 1),
 )  # fmt: skip
 OTHER_BITS = (2, 3, 8)
+ADD_TOKENS = 50  # the residual takes whole windows; nothing adds a few rows to it
 OTHER_BITS_SHAPES = ((384, 384, 150), (384, 384, 1))
-# Plain kernels run on every core; these two stand for those without and with fast multiplication.
-PLAIN_CORES = ("m0", "m4")
+# Plain kernels run on every core; these stand for those without kernels of their own, and one with.
+PLAIN_CORES = ("m0", "m4", "rv32imafc")
 FRONTEND_STAGES = ("power", "mel", "log")
 WINDOW_S, N_MELS, N_CLASSES, MODEL_BITS = 3.0, 80, 31, 4
 # Fields that name a row, by file.
@@ -163,10 +164,10 @@ def fast_cores() -> dict[str, str]:
 def kernels(core: str, variant: str, shapes: Sequence[tuple[int, int, int]]) -> list[Row]:
     """Return instructions per MAC of the matrix kernels: decoding and requantization included.
 
-    t tokens go through in the blocks that the planner takes where memory allows.
+    t tokens go through in the blocks that firmware of that width takes (`blocks`).
     """
     wanted = [("linear_s8", 4, *shape) for shape in shapes]
-    wanted += [("linear_add_s16", 4, n, k, t) for n, k, t in shapes if n <= k]
+    wanted += [("linear_add_s16", 4, n, k, t) for n, k, t in shapes if n <= k and t >= ADD_TOKENS]
     wanted += [
         ("linear_s8", bits, *shape)
         for bits in OTHER_BITS
@@ -176,13 +177,13 @@ def kernels(core: str, variant: str, shapes: Sequence[tuple[int, int, int]]) -> 
     calls: list[Call] = []
     owners: list[int] = []
     for index, (kernel, bits, n, k, t) in enumerate(wanted):
-        for rows in kernel_counts.blocks(variant, t):
+        for rows in blocks(variant, n, k, t):
             calls.append(Call(kernel, 0, "", rows, n, k, bits))
             owners.append(index)
     with EmulatedKernels(core, variant) as built:
         counts = kernel_counts.measure(built, variant, calls)
     totals = np.bincount(owners, weights=counts)
-    compiler = compiler_version()
+    compiler = compiler_version(core)
     return [
         {
             "core": core, "variant": variant, "kernel": kernel, "bits": bits,
@@ -192,6 +193,18 @@ def kernels(core: str, variant: str, shapes: Sequence[tuple[int, int, int]]) -> 
         }
         for (kernel, bits, n, k, t), total in zip(wanted, totals, strict=True)
     ]  # fmt: skip
+
+
+def blocks(variant: str, n: int, k: int, t: int) -> list[int]:
+    """Return the rows of the calls that t tokens are divided into.
+
+    As in the 3 s window of a preset of that width: the arena limits the blocks.
+    """
+    width = min(n, k)
+    preset = next(name for name, size in PRESETS.items() if size.d_model == width)
+    planned = planner.plan(preset_dimensions(preset), variant).blocks
+    most = planned["output_block" if n == k else "feed_forward_block"]
+    return [min(most, t - at) for at in range(0, t, most)]
 
 
 def frontend(core: str, n_mels: int) -> list[Row]:
@@ -215,7 +228,7 @@ def frontend(core: str, n_mels: int) -> list[Row]:
         tables.write_text(frontend_source.render(n_mels), encoding="utf-8")
         with EmulatedKernels(core, "plain", functions, sources, [tables.parent]) as built:
             outcomes = built.run(calls)
-    compiler = compiler_version()
+    compiler = compiler_version(core)
     return [
         {"core": core, "n_mels": n_mels, "stage": stage, "instructions": outcome.instructions,
          "compiler": compiler}
@@ -268,13 +281,13 @@ def models(chosen: Sequence[Board], progress: Progress) -> Iterator[Row]:
     progress("whole models", len(pairs), len(pairs))
 
 
-def compiler_version() -> str:
-    """Return the version line of the compiler that Cortex-M figures are made with.
+def compiler_version(core: str) -> str:
+    """Return the version line of the compiler that the figures of a core are made with.
 
     Raises:
         BuildError: it is not installed.
     """
-    return build.find_compiler(boards.load("qemu-an386"))[1]
+    return build.find_compiler(boards.load("qemu-an386"), CORES[core].compiler)[1]
 
 
 def _silent(description: str, completed: float, total: float) -> None:

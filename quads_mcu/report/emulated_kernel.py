@@ -270,7 +270,7 @@ class EmulatedKernels:
             *(f"-I{path}" for path in (out, firmware / "include", firmware / "src", *includes)),
             *map(str, [*kernel_sources(variant), *sources]),
             str(harness / "kernel_harness.c"), str(out / "functions.c"),
-            "-nostartfiles", "-Wl,--gc-sections", f"-Wl,-T,{harness / 'kernel_harness.ld'}",
+            "-nostartfiles", "-Wl,--gc-sections", f"-T{harness / 'kernel_harness.ld'}",
             f"-Wl,--defsym,harness_code={core.code_start:#x}",
             f"-Wl,--defsym,harness_data={core.data_start:#x}",
             "-o", str(out / "kernels.elf"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -90,14 +89,6 @@ def _fit_frontend(board: Board, progress: Progress) -> costs.Fit:
         call = Call("frontend", 0, "frontend", n_frames, n_mels)
         measured.append((call, int(found.instructions[0, 0])))
     return costs.fit(measured, costs.forms("frontend"))
-
-
-def blocks(variant: str, rows: int) -> list[int]:
-    """Return how `rows` tokens are divided among calls when memory does not limit them."""
-    chosen = kernels(variant)
-    n_blocks = math.ceil(rows / chosen.most_rows)
-    block = math.ceil(math.ceil(rows / n_blocks) / chosen.row_step) * chosen.row_step
-    return [min(block, rows - t) for t in range(0, rows, block)]
 
 
 def _groups() -> Iterator[list[Call]]:
