@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from dataclasses import replace
 from pathlib import Path
 
 from random_model import random_model  # of tests/
@@ -35,7 +36,8 @@ def measure(board: boards.Board, folder: Path) -> dict[str, object]:
     version = ""
     for n_mels in firmware_sizes.N_MELS:
         source = folder / "source"
-        csource.write_sources(any_model(n_mels), source, board.kernels)
+        model = replace(any_model(n_mels), frontend=board.frontend)
+        csource.write_sources(model, source, board.kernels)
         built = build.build(board, source, folder / "build")
         sizes[n_mels] = firmware_sizes.measure(built.elf, N_LAYERS, N_CLASSES)
         version = built.compiler

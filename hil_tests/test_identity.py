@@ -11,7 +11,8 @@ def test_board_says_who_it_is(bench, dut):
     assert hello.format_version == model_format.FORMAT_VERSION
     assert hello.model_hash == bench.model.model_hash
     assert (hello.n_mels, hello.n_frames) == (dims.n_mels, dims.n_frames)
-    assert hello.n_classes == dims.n_classes
+    assert hello.slots == tuple(len(slot.labels) for slot in bench.model.slots)
+    assert hello.reject_threshold == bench.model.reject_threshold
     bench.report.hello(hello)
 
 

@@ -125,22 +125,25 @@ def evaluate(
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of the float student and of the packed integer model, before any board."""
+    """Accuracy of the float student and of the packed integer model, before any board.
+
+    With [data] unknown, also what rejection costs: false accepts per hour against false rejects.
+    """
     from quads_mcu import console
-    from quads_mcu.report import evaluation
+    from quads_mcu.report import evaluation, rejection
     from quads_mcu.run_dir import RunDir
 
     with console.progress() as progress:
         found = evaluation.evaluate(RunDir(run), split, progress)
+        rejected = rejection.evaluate(RunDir(run), split, progress)
     if as_json:
-        console.result_json(found.to_json())
+        console.result_json(found.to_json() | {"rejection": rejected})
         return
-    rows = [
-        ("float student", found.float_accuracy.text()),
-        ("integer reference", found.reference_accuracy.text()),
-    ]
-    title = f"{len(found.labels)} utterances of split {split}"
-    console.table(title, ("model", "accuracy (95 % interval)"), rows)
+    title = f"{len(found.truth)} utterances of split {split}, accuracy (95 % interval)"
+    console.table(title, ("", "float student", "integer reference"), found.rows())
+    if rejected:
+        console.table(f"Rejection, split {split}", ("", "count", ""), rejection.rows(rejected))
+        console.note(f"curve: {RunDir(run).path / rejection.PLOT}")
 
 
 @app.command()
@@ -161,7 +164,8 @@ def export(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
-    cost = exporter.export(found, board, bits=bits, out=out)
+    with console.progress() as progress:
+        cost = exporter.export(found, board, bits=bits, out=out, progress=progress)
     if as_json:
         console.result_json(asdict(cost))
         return
@@ -288,7 +292,7 @@ def run(
     found = RunDir(run)
     with console.progress() as progress:
         training.train(settings, found, progress)
-        exporter.export(found, board, bits=None, out=None)
+        exporter.export(found, board, bits=None, out=None, progress=progress)
         evaluation.evaluate(found, "test", progress)
         source, objects = found.source_dir(board.name), found.build_dir(board.name)
         builder.build(board, source, objects, progress=progress)

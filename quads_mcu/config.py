@@ -54,14 +54,34 @@ class DataSection:
         "Manifests (CSV, JSONL: path, label, split), relative to this file; FILE#test: one split.",
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
-    label_column: str = _setting("label", "Manifest column that holds the intent.")
+    speech_commands_task: int = _setting(
+        0,
+        "Official task: ten words with _unknown_ and _silence_, or 35; 0: as [intents].",
+        choices=(0, 12, 35),
+    )
+    fsc: str = _setting("", "Folder of Fluent Speech Commands; empty for none.")
+    slurp: str = _setting("", "Folder of SLURP; empty for none.")
+    unknown: list[str] = _setting(
+        [], "Speech and noise that is no command: manifests (FILE#test: one split) or folders."
+    )
+    unknown_share: float = _setting(
+        0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
+    )
+    label_column: str = _setting(
+        "label", "Manifest column that holds the intent, where there is no [slots]."
+    )
     noise: list[str] = _setting(
         [], "Noise for augmentation: manifests (split train is used), sound files or folders."
     )
     trim: bool = _setting(False, "Cut leading and trailing silence before the window is placed.")
-    synth: bool = _setting(False, "Add synthesized speech of the [intents] phrases (espeak-ng).")
+    synth: bool = _setting(
+        False, "Add synthesized speech (espeak-ng) of the [intents] phrases or the templates."
+    )
     synth_per_phrase: int = _setting(
-        60, "Synthesized training utterances per phrase.", low=1, high=100_000
+        60, "Synthesized training utterances per phrase or template.", low=1, high=100_000
+    )
+    templates: list[str] = _setting(
+        [], "Commands with [slots]: `(make|get) me a [{size}] {drink}`, said with [values]."
     )
 
 
@@ -80,7 +100,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder file (.npz, .safetensors) of equal width.',
+        'Initialisation: "random", or a Whisper encoder (as under [teacher] weights), cut to size.',
     )
 
 
@@ -89,7 +109,13 @@ class TeacherSection:
     """[teacher]"""
 
     weights: str = _setting(
-        "", "Whisper encoder file (.npz, .safetensors); empty: distil from labels alone."
+        "",
+        "Whisper encoder (.npz, .safetensors, .pt, transformers folder, hub id); empty: none.",
+    )
+    projection: str = _setting(
+        "linear",
+        "Between features of different width: learned, or the authors' dilated max-pool.",
+        choices=("linear", "pooling"),
     )
     fine_tune_epochs: int = _setting(
         0, "Epochs of training the teacher's encoder on the task first.", low=0, high=1000
@@ -114,6 +140,9 @@ class TrainSection:
     quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
     final_epochs: int = _setting(
         3, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
+    )
+    synth_ratio: float = _setting(
+        0.0, "Synthesized utterances per recording in an epoch; 0: all of them.", low=0, high=1000
     )
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     alpha: float = _setting(
@@ -150,7 +179,29 @@ class AugmentSection:
 class QuantizationSection:
     """[quantization]"""
 
-    bits: int = _setting(4, "Bits per weight index.", choices=(8, 4, 3, 2))
+    bits: int = _setting(
+        4,
+        "Bits per weight index; 32 and 16: float students to compare with.",
+        choices=(32, 16, 8, 4, 3, 2),
+    )
+    budget_bytes: int = _setting(
+        0, "Choose bits per matrix so that the weights fit, bytes; 0: the same bits for all.", low=0
+    )
+    channel_scales: bool = _setting(
+        False, "A scale per output channel besides the codebook of each matrix."
+    )
+
+
+@dataclass(frozen=True)
+class RejectionSection:
+    """[rejection]"""
+
+    false_accepts_per_hour: float = _setting(
+        0.5,
+        "Most false accepts per hour of unknown speech in split valid; sets the threshold.",
+        low=0.0,
+        high=3600.0,
+    )
 
 
 @dataclass(frozen=True)
@@ -177,10 +228,17 @@ class ThresholdSection:
 
 @dataclass(frozen=True)
 class Config:
-    """One quads.toml. `intents` maps each intent to the phrases that mean it."""
+    """One quads.toml.
+
+    intents: maps each intent to the phrases that mean it. slots: maps each question to the manifest
+    column that answers it (docs/data.md); empty for a single one, the intent. values: of each slot
+    in [data] templates.
+    """
 
     project: ProjectSection = ProjectSection()
     intents: dict[str, list[str]] = field(default_factory=dict)
+    slots: dict[str, str] = field(default_factory=dict)
+    values: dict[str, list[str]] = field(default_factory=dict)
     data: DataSection = DataSection()
     audio: AudioSection = AudioSection()
     student: StudentSection = StudentSection()
@@ -188,6 +246,7 @@ class Config:
     train: TrainSection = TrainSection()
     augment: AugmentSection = AugmentSection()
     quantization: QuantizationSection = QuantizationSection()
+    rejection: RejectionSection = RejectionSection()
     target: TargetSection = TargetSection()
     thresholds: ThresholdSection = ThresholdSection()
     # The folder that relative paths start from: where quads.toml lies.
@@ -238,8 +297,15 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
             raise ConfigError(f"{where}: unknown section [{name}]; {_nearest(name, names)}")
         if not isinstance(value, dict):
             raise ConfigError(f"{where}: {name} must be a section [{name}], not {value!r}")
-        values[name] = (
-            _intents(value, where) if name == "intents" else _section(hints[name], value, where)
+        if name in ("intents", "values"):
+            values[name] = _phrase_lists(value, f"{where}: [{name}]")
+        elif name == "slots":
+            values[name] = _slots(value, where)
+        else:
+            values[name] = _section(hints[name], value, where)
+    if values.get("slots") and values.get("intents"):
+        raise ConfigError(
+            f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
     return Config(**values, root=root)
 
@@ -263,6 +329,14 @@ def render(config: Config) -> str:
         value = getattr(config, section.name)
         if section.name == "intents":
             lines.append("# intent = [phrases that mean it]; used by `quads-mcu synth`.")
+            lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
+            continue
+        if section.name == "slots":
+            lines.append("# slot = manifest column; only for commands that fill several slots.")
+            lines += [f"{_key(name)} = {_toml(column)}" for name, column in value.items()]
+            continue
+        if section.name == "values":
+            lines.append("# slot = [what [data] templates may say in its place].")
             lines += [f"{_key(name)} = {_toml(list(p))}" for name, p in value.items()]
             continue
         for item in dataclasses.fields(value):
@@ -309,13 +383,20 @@ def _value(value: Any, hint: Any, metadata: Any, key: str, where: str) -> Any:
     return value
 
 
-def _intents(values: dict[str, Any], where: str) -> dict[str, list[str]]:
+def _phrase_lists(values: dict[str, Any], where: str) -> dict[str, list[str]]:
     for name, phrases in values.items():
         well_formed = isinstance(phrases, list) and all(
             isinstance(phrase, str) and phrase.strip() for phrase in phrases
         )
         if not well_formed or not phrases:
-            raise ConfigError(f"{where}: [intents] {name} must be a list of phrases")
+            raise ConfigError(f"{where} {name} must be a list of phrases")
+    return values
+
+
+def _slots(values: dict[str, Any], where: str) -> dict[str, str]:
+    for name, column in values.items():
+        if not name.strip() or not isinstance(column, str) or not column.strip():
+            raise ConfigError(f"{where}: [slots] {name} must name a manifest column")
     return values
 
 

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,10 +18,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu import atomic
+from quads_mcu import slots as slot_table
 from quads_mcu.errors import ModelFormatError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
+from quads_mcu.slots import INTENT, Slot
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+# Version 1 had one slot, no rejection and no choice of frontend.
+READABLE_VERSIONS = (1, 2)
 BITS = (8, 4, 3, 2)
 MAX_FILE_BYTES = 1 << 30
 MAX_METADATA_BYTES = 1 << 20
@@ -37,6 +40,10 @@ EXP_FRACTION_BITS = 6
 EXP_ONE = 8192
 MAX_TOKENS = 2047
 NORM_FRACTION_BITS = 10
+
+# Arithmetic of the log-mel frontend: float32, or integers for cores without floating point.
+FRONTENDS = ("float", "fixed")
+MAX_SLOTS = 64
 
 # Parts whose ticks the device reports, in the order of the report.
 STAGES = (
@@ -61,7 +68,8 @@ class PackedLinear:
 
     indices: uint8 (N, K), unpacked; centroids: int8 (2**bits,); bias: int32 (N,), the input's zero
     point folded in; multiplier: int32 (1,) or (N,), the requantization (empty for the head).
-    The scales are floats for people and analysis: real = scale * integer.
+    The scales are floats for people and analysis: real = scale * integer; where output channels
+    have multipliers of their own, weight_scale is that of the largest.
     """
 
     bits: int
@@ -113,7 +121,7 @@ class PackedModel:
     """Everything between int8 log-mel and integer logits."""
 
     dims: Dimensions
-    labels: tuple[str, ...]
+    slots: tuple[Slot, ...]
     conv1: PackedLinear
     conv1_gelu: Int8  # int8 (256,)
     conv1_gelu_zero_point: int
@@ -127,14 +135,28 @@ class PackedModel:
     pool_multiplier: int
     head: PackedLinear
     logit_scale: float
+    # Label of the first slot that stands for everything that is no command; -1: there is none.
+    unknown_class: int = -1
+    # Utterances whose margin is smaller are rejected (docs/arithmetic.md, section 7).
+    reject_threshold: int = 0
+    frontend: str = "float"
     # Where the model comes from (free text values); not used by any computation.
     provenance: dict[str, str] = field(default_factory=dict)
 
     @property
+    def labels(self) -> tuple[str, ...]:
+        """The label of every logit, slot after slot."""
+        return slot_table.flat_labels(self.slots)
+
+    @property
     def model_hash(self) -> str:
-        """SHA-256 (hex) over sizes, labels, scalars and tensors; provenance is left out."""
+        """SHA-256 (hex) over sizes, slots, scalars and tensors; provenance is left out."""
+        return self._hash(FORMAT_VERSION)
+
+    def _hash(self, version: int) -> str:
         digest = hashlib.sha256()
-        digest.update(json.dumps(_metadata(self, provenance=False), sort_keys=True).encode())
+        metadata = _metadata(self, provenance=False, version=version)
+        digest.update(json.dumps(metadata, sort_keys=True).encode())
         for name, tensor in sorted(tensors(self).items()):
             digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode())
             digest.update(np.ascontiguousarray(tensor).tobytes())
@@ -168,6 +190,8 @@ MODEL_SCALARS = (
     "pool_multiplier",
     "logit_scale",
 )
+# Scalars that came with version 2.
+DECISION_SCALARS = ("unknown_class", "reject_threshold")
 
 
 def linear_shapes(dims: Dimensions) -> dict[str, tuple[int, int]]:
@@ -286,23 +310,16 @@ def write(model: PackedModel, path: Path) -> None:
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+        StorageError: the file cannot be written.
     """
     from safetensors.numpy import save
 
     check(model)
-    metadata = json.dumps(_metadata(model, provenance=True) | {"model_hash": model.model_hash})
+    header = _metadata(model, provenance=True, version=FORMAT_VERSION)
+    metadata = json.dumps(header | {"model_hash": model.model_hash})
     contiguous = {name: np.ascontiguousarray(t) for name, t in tensors(model).items()}
     data = save(contiguous, metadata={"quads": metadata})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.write(path, data)
 
 
 def read(path: Path) -> PackedModel:
@@ -313,16 +330,16 @@ def read(path: Path) -> PackedModel:
             message names the file and what was found.
     """
     try:
-        model, stored_hash = _read(path)
+        model, header = _read(path)
         check(model)
-        if model.model_hash != stored_hash:
+        if model._hash(header["format_version"]) != header.get("model_hash"):
             raise ModelFormatError("damaged: the contents do not match the stored model hash")
     except ModelFormatError as problem:
         raise ModelFormatError(f"{path}: {problem}") from None
     return model
 
 
-def _read(path: Path) -> tuple[PackedModel, Any]:
+def _read(path: Path) -> tuple[PackedModel, dict[str, Any]]:
     from safetensors import SafetensorError, safe_open
 
     try:
@@ -339,7 +356,7 @@ def _read(path: Path) -> tuple[PackedModel, Any]:
         raise ModelFormatError("no such file; `quads-mcu export` writes one") from None
     except (OSError, SafetensorError) as problem:
         raise ModelFormatError(f"not a readable model file: {problem}") from None
-    return _assemble(header, loaded), header.get("model_hash")
+    return _assemble(header, loaded), header
 
 
 def _parse_metadata(text: str) -> dict[str, Any]:
@@ -352,14 +369,15 @@ def _parse_metadata(text: str) -> dict[str, Any]:
     if not isinstance(header, dict):
         raise ModelFormatError("metadata is not a JSON object")
     version = header.get("format_version")
-    if version != FORMAT_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise ModelFormatError(
-            f"format version {version!r}, this quads-mcu reads {FORMAT_VERSION}; export it again"
+            f"format version {version!r}, this quads-mcu reads "
+            f"{' and '.join(map(str, READABLE_VERSIONS))}; export it again"
         )
     return header
 
 
-def _metadata(model: PackedModel, *, provenance: bool) -> dict[str, Any]:
+def _metadata(model: PackedModel, *, provenance: bool, version: int) -> dict[str, Any]:
     scalars: dict[str, Any] = {name: getattr(model, name) for name in MODEL_SCALARS}
     for name, linear in model.linears():
         scalars |= {f"{name}.{key}": getattr(linear, key) for key in LINEAR_SCALARS}
@@ -367,12 +385,16 @@ def _metadata(model: PackedModel, *, provenance: bool) -> dict[str, Any]:
         scalars |= {f"{name}.{key}": getattr(norm, key) for key in NORM_SCALARS}
     for index, layer in enumerate(model.layers):
         scalars |= {f"layers.{index}.{key}": getattr(layer, key) for key in LAYER_SCALARS}
-    header = {
-        "format_version": FORMAT_VERSION,
+    header: dict[str, Any] = {
+        "format_version": version,
         "dims": dataclasses.asdict(model.dims),
-        "labels": list(model.labels),
         "scalars": scalars,
     }
+    if version == 1:
+        header["labels"] = list(model.labels)
+    else:
+        scalars |= {name: getattr(model, name) for name in DECISION_SCALARS}
+        header |= {"slots": slot_table.to_json(model.slots), "frontend": model.frontend}
     return header | ({"provenance": model.provenance} if provenance else {})
 
 
@@ -420,9 +442,7 @@ class _Source:
 
 def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> PackedModel:
     dims = _dimensions(header.get("dims"))
-    labels = header.get("labels")
-    if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
-        raise ModelFormatError("labels are not a list of texts")
+    decides = header["format_version"] >= 2
     source = _Source(header.get("scalars"), loaded)
     shapes = linear_shapes(dims)
     bits = {name: source.integer(f"{name}.bits") for name in shapes}
@@ -435,7 +455,7 @@ def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> Packed
         raise ModelFormatError("provenance is not a JSON object")
     return PackedModel(
         dims=dims,
-        labels=tuple(labels),
+        slots=_slots(header),
         conv1=source.linear("conv1", shapes["conv1"][1]),
         conv1_gelu=loaded["conv1_gelu"],
         conv1_gelu_zero_point=source.integer("conv1_gelu_zero_point"),
@@ -449,8 +469,23 @@ def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> Packed
         pool_multiplier=source.integer("pool_multiplier"),
         head=source.linear("head", dims.d_model),
         logit_scale=source.real("logit_scale"),
+        unknown_class=source.integer("unknown_class") if decides else -1,
+        reject_threshold=source.integer("reject_threshold") if decides else 0,
+        frontend=header.get("frontend") if decides else "float",  # type: ignore[arg-type]
         provenance={str(key): str(value) for key, value in provenance.items()},
     )
+
+
+def _slots(header: dict[str, Any]) -> tuple[Slot, ...]:
+    if header["format_version"] == 1:
+        labels = header.get("labels")
+        if not isinstance(labels, list) or not all(isinstance(label, str) for label in labels):
+            raise ModelFormatError("labels are not a list of texts")
+        return (Slot(INTENT, tuple(labels)),)
+    try:
+        return slot_table.from_json(header.get("slots"))
+    except ValueError as problem:
+        raise ModelFormatError(str(problem)) from None
 
 
 def _layer(source: _Source, index: int, dims: Dimensions) -> PackedLayer:
@@ -512,11 +547,7 @@ def check(model: PackedModel) -> None:
         raise ModelFormatError(problem)
     if model.dims.n_tokens > MAX_TOKENS:
         raise ModelFormatError(f"{model.dims.n_tokens} tokens, limit {MAX_TOKENS}")
-    if len(model.labels) != model.dims.n_classes or len(set(model.labels)) != len(model.labels):
-        raise ModelFormatError(f"{len(model.labels)} labels for {model.dims.n_classes} classes")
-    for label in model.labels:
-        if not label or len(label.encode()) > 255 or not label.isprintable():
-            raise ModelFormatError(f"label {label!r} is empty, not printable or over 255 bytes")
+    _check_decision(model)
     for name, linear in model.linears():
         _check_linear(name, linear, POOLED_MAX if name == "head" else 128)
     for name, norm in model.norms():
@@ -528,6 +559,26 @@ def check(model: PackedModel) -> None:
     _in_range("conv1_gelu_zero_point", model.conv1_gelu_zero_point, -128, 127)
     _in_range("position_multiplier", model.position_multiplier, 0, 2**15 - 1)
     _in_range("pool_multiplier", model.pool_multiplier, 1, 2**31 - 1)
+
+
+def _check_decision(model: PackedModel) -> None:
+    names = [slot.name for slot in model.slots]
+    if not 1 <= len(names) <= MAX_SLOTS or len(set(names)) != len(names):
+        raise ModelFormatError(f"{len(names)} slots, 1 to {MAX_SLOTS} of different names allowed")
+    if len(model.labels) != model.dims.n_classes:
+        raise ModelFormatError(f"{len(model.labels)} labels for {model.dims.n_classes} classes")
+    for slot in model.slots:
+        if len(slot.labels) < 2 or len(set(slot.labels)) != len(slot.labels):
+            raise ModelFormatError(f"slot {slot.name!r} needs two labels or more, all different")
+        for text in (slot.name, *slot.labels):
+            if not text or len(text.encode()) > 255 or not text.isprintable():
+                raise ModelFormatError(f"label {text!r} is empty, not printable or over 255 bytes")
+    _in_range("unknown_class", model.unknown_class, -1, len(model.slots[0].labels) - 1)
+    _in_range("reject_threshold", model.reject_threshold, -(2**31), 2**31 - 1)
+    if model.frontend not in FRONTENDS:
+        raise ModelFormatError(
+            f"frontend {model.frontend!r}; this quads-mcu has {', '.join(FRONTENDS)}"
+        )
 
 
 def _check_linear(name: str, linear: PackedLinear, input_max: int) -> None:

@@ -20,7 +20,7 @@ import zlib
 from dataclasses import dataclass
 from enum import IntEnum
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 ANSWER_BIT = 0x80
 OVERHEAD_BYTES = 6  # id, sequence, CRC-32
 MAX_FRAME_PAYLOAD_BYTES = 1 << 16
@@ -108,6 +108,8 @@ MESSAGES = (
             Field("tick_unit", "u8", "0: none, 1: instructions, 2: cycles, 3: nanoseconds"),
             Field("n_stages", "u8", "entries of infer's ticks"),
             Field("n_clips", "u32", "clips in the device's storage"),
+            Field("reject_threshold", "i32", "least margin of an accepted command"),
+            Field("slots", "u16", "labels of each slot: how the logits divide", -1),
         ),
     ),
     Message(
@@ -152,9 +154,15 @@ MESSAGES = (
         0x06,
         "Run the encoder on the closed window.",
         answer=(
-            Field("intent", "u16", "index of the greatest logit"),
-            Field("n_logits", "u16", "number of logits"),
-            Field("values", "u8", "n_logits i32 logits, then n_stages u64 ticks", -1),
+            Field("rejected", "u8", "1: the margin is below the model's threshold"),
+            Field("n_slots", "u16", "number of answers"),
+            Field("n_logits", "u16", "number of logits, of all slots"),
+            Field(
+                "values",
+                "u8",
+                "n_slots u16 labels, then n_logits i32 logits, then n_stages u64 ticks",
+                -1,
+            ),
         ),
     ),
     Message(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import shutil
 import tempfile
@@ -17,11 +18,14 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedModel
 
 DIMS = Dimensions(n_mels=40, n_frames=50, d_model=32, n_heads=2, n_layers=2, n_classes=5)
+REJECT_THRESHOLD = 980_000
 
 
 @functools.cache
 def model() -> PackedModel:
-    return random_model(DIMS, seed=3)
+    """Two slots, the last label of the first one unknown, and a threshold that rejects some."""
+    found = random_model(DIMS, seed=3, slots=[3, 2])
+    return dataclasses.replace(found, unknown_class=2, reject_threshold=REJECT_THRESHOLD)
 
 
 @functools.cache

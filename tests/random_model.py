@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
 from quads_mcu import model_format
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedLayer, PackedLinear, PackedModel, PackedNorm
+from quads_mcu.slots import Slot
 
 TARGET = 40.0  # standard deviation of int8 activations, in LSB
 
 
-def random_model(dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int = 0) -> PackedModel:
+def random_model(
+    dims: Dimensions,
+    bits: int | Mapping[str, int] = 4,
+    seed: int = 0,
+    slots: Sequence[int] | None = None,
+) -> PackedModel:
     """Return a model with random codebooks.
 
     Multipliers follow from the statistics of independent inputs: activations have a standard
@@ -25,6 +31,7 @@ def random_model(dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int 
         dims: sizes; dims.problem() must be None.
         bits: of all matrices, or by name as in model_format.linear_shapes.
         seed: of everything random.
+        slots: labels of each slot, in sum n_classes; None: one slot, `intent`.
     """
     rng = np.random.default_rng(seed)
     shapes = model_format.linear_shapes(dims)
@@ -36,7 +43,7 @@ def random_model(dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int 
     d, t = dims.d_model, dims.n_tokens
     model = PackedModel(
         dims=dims,
-        labels=tuple(f"intent {index}" for index in range(dims.n_classes)),
+        slots=_slots(slots or [dims.n_classes]),
         conv1=linears["conv1"],
         conv1_gelu=_gelu(rng, np.int8),
         conv1_gelu_zero_point=int(rng.integers(-128, 0)),
@@ -55,6 +62,14 @@ def random_model(dims: Dimensions, bits: int | Mapping[str, int] = 4, seed: int 
     )
     model_format.check(model)
     return model
+
+
+def _slots(sizes: Sequence[int]) -> tuple[Slot, ...]:
+    names = ["intent", *(f"slot {place}" for place in range(1, len(sizes)))]
+    return tuple(
+        Slot(name, tuple(f"{name.split()[0]} {index}" for index in range(size)))
+        for name, size in zip(names, sizes, strict=True)
+    )
 
 
 def _linear(

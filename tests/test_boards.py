@@ -60,6 +60,7 @@ def test_names_are_no_paths(name: str) -> None:
         ("clock_hz = 25_000_000", "clock_hz = true", "not of type int"),
         ('kind = "qemu"', 'kind = "toaster"', "allowed: host, qemu"),
         ('kind = "qemu"', 'kind = "host"', r"\[emulator\] belongs"),
+        ('kind = "qemu"', 'kind = "qemu"\nfrontend = "half"', "allowed: float, fixed"),
         ('"constants", "w', '"cookies", "w', "holds 'cookies'"),
         ('"data", "arena"', '"arena"', "no memory region that holds data"),
         ("size_bytes = 4_194_304", "size_bytes = 0", "below the possible"),

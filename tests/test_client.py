@@ -21,14 +21,14 @@ from quads_mcu.device import boards, clips, flash
 from quads_mcu.device.client import Client, Stats
 from quads_mcu.device.link import Link
 from quads_mcu.errors import LinkError, ProtocolError
-from quads_mcu.export.reference import Reference
+from quads_mcu.export.reference import Reference, decide
 from quads_mcu.model_format import STAGES
 from quads_mcu.protocol import BY_NAME, Status
 
 HASH = "ab" * 32
 HELLO: dict[str, int | bytes] = {
-    "protocol_version": 1,
-    "format_version": 1,
+    "protocol_version": 2,
+    "format_version": 2,
     "model_hash": bytes.fromhex(HASH),
     "build_id": b"\1\2\3\4\5\6\7\x08",
     "board": b"fake".ljust(32, b"\0"),
@@ -43,6 +43,8 @@ HELLO: dict[str, int | bytes] = {
     "tick_unit": 1,
     "n_stages": len(STAGES),
     "n_clips": 0,
+    "reject_threshold": -3,
+    "slots": struct.pack("<H", 2),
 }
 HANG_UP = object()
 # What becomes of one answer on its way back.
@@ -115,7 +117,7 @@ class FakeBoard:
         return b"\0" + payload
 
     def infer(self, payload: bytes) -> bytes:
-        values = struct.pack("<HH2i", 1, 2, -5, 7) + struct.pack("<7Q", *range(0, 56, 8))
+        values = struct.pack("<BHHH2i", 0, 1, 2, 1, -5, 7) + struct.pack("<7Q", *range(0, 56, 8))
         return b"\0" + values
 
     def layers(self, payload: bytes) -> bytes:
@@ -293,13 +295,16 @@ def test_dropped_link_outside_an_upload(connect) -> None:
 @pytest.mark.parametrize(
     ("hello", "message"),
     [
-        ({"protocol_version": 2}, "protocol version 2, this quads-mcu 1"),
+        ({"protocol_version": 1}, "protocol version 1, this quads-mcu 2"),
         ({"format_version": 9}, "fake at .* format version 9"),
         ({"n_stages": 3}, "3 stages, expected 7"),
         ({"model_hash": bytes(32)}, "runs model 000000000000, expected abababababab"),
         ({"tick_unit": 4}, "tick unit 4"),
         ({"tick_denominator": 0}, "tick unit"),
         ({"max_payload_bytes": 8}, "payloads of 8 bytes"),
+        ({"slots": b""}, r"slots of \(\) labels for 2 logits"),
+        ({"slots": b"\2\0\1"}, "slots of"),
+        ({"slots": b"\2\0\1\0"}, r"slots of \(2, 1\) labels for 2 logits"),
     ],
 )
 def test_mismatches_are_refused_by_name(connect, hello, message: str) -> None:
@@ -328,7 +333,7 @@ def test_matching_board(connect) -> None:
 def test_infer_converts_ticks_to_instructions(connect) -> None:
     _, client = connect()
     found = client.infer()
-    assert found.intent == 1
+    assert (found.intent, found.answers.tolist(), found.rejected) == (1, [1], False)
     assert found.logits.tolist() == [-5, 7]
     assert found.instructions.tolist() == [0, 5, 10, 15, 20, 25, 30]
 
@@ -426,6 +431,7 @@ def test_real_hello(board_with_clips: Client) -> None:
     assert hello.build_id == built(board.name).build_id
     assert hello.n_clips == len(utterances())
     assert hello.counts_instructions == board.emulated
+    assert (hello.slots, hello.reject_threshold) == ((3, 2), model().reject_threshold)
 
 
 @pytest.mark.parametrize("index", range(len(utterances())))
@@ -436,7 +442,9 @@ def test_stored_clips_equal_the_reference(board_with_clips: Client, index: int) 
     np.testing.assert_array_equal(board_with_clips.features(), mel)
     found = board_with_clips.infer()
     np.testing.assert_array_equal(found.logits, logits)
-    assert found.intent == logits.argmax()
+    answers, rejected = decide(model(), logits[None])
+    assert found.answers.tolist() == answers[0].tolist()
+    assert found.rejected == rejected[0]
 
 
 @pytest.mark.parametrize("chunk_bytes", [1, 2, 3, 254, 255, None])

@@ -16,8 +16,8 @@ from quads_mcu.config import AudioSection, Config, DataSection, StudentSection, 
 from quads_mcu.errors import ConfigError
 
 SECTIONS = [
-    "project", "intents", "data", "audio", "student", "teacher", "train", "augment",
-    "quantization", "target", "thresholds",
+    "project", "intents", "slots", "values", "data", "audio", "student", "teacher", "train",
+    "augment", "quantization", "rejection", "target", "thresholds",
 ]  # fmt: skip
 
 
@@ -104,6 +104,10 @@ def test_settings_are_taken(tmp_path: Path) -> None:
         ("[intents]\non = []", "[intents] on must be a list of phrases"),
         ('[intents]\non = ["x", " "]', "[intents] on must be a list of phrases"),
         ("[intents]\non = [1]", "[intents] on must be a list of phrases"),
+        ("[slots]\nsize = 1", "[slots] size must name a manifest column"),
+        ('[slots]\nsize = " "', "[slots] size must name a manifest column"),
+        ('[slots]\nsize = "a"\n[intents]\non = ["x"]', "[intents] names the labels of one slot, "
+         "[slots] several; use one of them"),
     ],
 )  # fmt: skip
 def test_refusals(tmp_path: Path, text: str, message: str) -> None:
@@ -140,7 +144,7 @@ def test_render_explains_every_setting() -> None:
 def test_render_is_valid_toml_with_every_key() -> None:
     tree = tomllib.loads(project.render(Config()))
     for section in dataclasses.fields(Config):
-        if section.name not in ("root", "intents"):
+        if section.name not in ("root", "intents", "slots", "values"):
             kind = getattr(Config(), section.name)
             assert list(tree[section.name]) == [item.name for item in dataclasses.fields(kind)]
 

@@ -15,10 +15,11 @@ from c_build import FIRMWARE, REPOSITORY, STRICT_FLAGS, compile_shared, require_
 from random_model import random_model
 
 from quads_mcu import model_format
-from quads_mcu.errors import ModelFormatError
+from quads_mcu.errors import ModelFormatError, StorageError
 from quads_mcu.export import csource, format_doc
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.model_format import PackedModel
+from quads_mcu.slots import Slot
 
 DIMS = Dimensions(n_mels=8, n_frames=14, d_model=24, n_heads=3, n_layers=2, n_classes=5)
 GENERATED = {
@@ -46,7 +47,7 @@ AWKWARD = (
 
 def labelled(*labels: str) -> PackedModel:
     model = random_model(dataclasses.replace(DIMS, n_classes=len(labels)))
-    return dataclasses.replace(model, labels=labels)
+    return dataclasses.replace(model, slots=(Slot("intent", labels),))
 
 
 @pytest.fixture(scope="module")
@@ -182,7 +183,9 @@ def test_string_literals(text: str, literal: str) -> None:
     ],
 )
 def test_names_of_intents(labels: list[str], names: list[str]) -> None:
-    assert csource.intent_names(labels) == [f"QUADS_INTENT_{name}" for name in names]
+    assert csource.answer_names([Slot("intent", tuple(labels))]) == [
+        [f"QUADS_INTENT_{name}" for name in names]
+    ]
 
 
 def test_labels_that_look_alike_stay_apart(tmp_path: Path) -> None:
@@ -235,7 +238,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=r"bytes cannot be written: No space left"):
         csource.write_sources(random_model(DIMS, seed=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -1,6 +1,7 @@
 """The packed model's file: golden bytes, round trips, and every way a file can be wrong."""
 
 import dataclasses
+import hashlib
 import json
 import struct
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from random_model import random_model
 from quads_mcu import model_format
 from quads_mcu.errors import ModelFormatError
 from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.slots import Slot
 
 DIMS = Dimensions(n_mels=8, n_frames=6, d_model=16, n_heads=2, n_layers=1, n_classes=3)
 
@@ -68,10 +70,69 @@ def test_written_model_reads_back_equal(tmp_path: Path, bits: int) -> None:
     assert [p.name for p in path.parent.iterdir()] == [path.name]
 
 
+def test_several_slots_and_the_decision_read_back_equal(tmp_path: Path) -> None:
+    model = dataclasses.replace(
+        random_model(dataclasses.replace(DIMS, n_classes=7), slots=[3, 2, 2]),
+        unknown_class=2,
+        reject_threshold=-12345,
+    )
+    path = tmp_path / "model.safetensors"
+    model_format.write(model, path)
+    found = model_format.read(path)
+    assert (found.slots, found.unknown_class, found.reject_threshold, found.frontend) == (
+        model.slots,
+        2,
+        -12345,
+        "float",
+    )
+    assert found.labels[:4] == ("intent 0", "intent 1", "intent 2", "slot 0")
+
+
+def _as_version_1(model: model_format.PackedModel, path: Path) -> None:
+    """Write what format version 1 was: one list of labels, and its own hash."""
+    model_format.write(model, path)
+
+    def change(container: dict[str, Any], header: dict[str, Any]) -> None:
+        (slot,) = header.pop("slots")
+        header |= {"format_version": 1, "labels": slot["labels"]}
+        for name in ("frontend", "model_hash"):
+            del header[name]
+        for name in ("unknown_class", "reject_threshold"):
+            del header["scalars"][name]
+        digest = hashlib.sha256()
+        hashed = {name: value for name, value in header.items() if name != "provenance"}
+        digest.update(json.dumps(hashed, sort_keys=True).encode())
+        for name, tensor in sorted(model_format.tensors(model).items()):
+            digest.update(f"{name}{tensor.dtype}{tensor.shape}".encode())
+            digest.update(np.ascontiguousarray(tensor).tobytes())
+        header["model_hash"] = digest.hexdigest()
+
+    _edit(path, change)
+
+
+def test_version_1_is_read_as_one_slot(tmp_path: Path) -> None:
+    model = random_model(DIMS)
+    path = tmp_path / "model.safetensors"
+    _as_version_1(model, path)
+    found = model_format.read(path)
+    assert found.slots == (Slot("intent", model.labels),)
+    assert (found.unknown_class, found.reject_threshold, found.frontend) == (-1, 0, "float")
+    assert found.model_hash == model.model_hash
+    _edit(path, lambda c, h: h.update(labels=["a", "b", "other"]))
+    with pytest.raises(ModelFormatError, match="damaged"):
+        model_format.read(path)
+    _edit(path, lambda c, h: h.update(labels="abc"))
+    with pytest.raises(ModelFormatError, match="labels are not a list of texts"):
+        model_format.read(path)
+
+
 def test_hash_sees_every_tensor_and_scalar() -> None:
     model = random_model(DIMS)
     changed = [
-        dataclasses.replace(model, labels=("a", "b", "c")),
+        dataclasses.replace(model, slots=(Slot("intent", ("a", "b", "c")),)),
+        dataclasses.replace(model, slots=(Slot("other", model.labels),)),
+        dataclasses.replace(model, unknown_class=1),
+        dataclasses.replace(model, reject_threshold=-1),
         dataclasses.replace(model, position_multiplier=model.position_multiplier + 1),
         dataclasses.replace(model, positions=model.positions ^ np.int8(1)),
         dataclasses.replace(
@@ -105,16 +166,31 @@ def _edit(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda c, h: h.update(format_version=99), "format version 99, this quads-mcu reads 1"),
+        (
+            lambda c, h: h.update(format_version=99),
+            "version 99, this quads-mcu reads 1 and 2",
+        ),
         (lambda c, h: h.pop("format_version"), "format version None"),
         (lambda c, h: h["dims"].update(d_model=10**9), "d_model = 1000000000 is outside"),
         (lambda c, h: h["dims"].update(d_model="16"), "d_model = '16' is outside"),
         (lambda c, h: h["dims"].update(n_heads=3), "not a multiple"),
         (lambda c, h: h["dims"].pop("n_heads"), "dims must hold exactly"),
         (lambda c, h: h.update(dims=[1]), "dims must hold exactly"),
-        (lambda c, h: h.update(labels=["a", 1, "c"]), "labels"),
-        (lambda c, h: h.update(labels=["a", "a", "c"]), "labels"),
-        (lambda c, h: h.update(labels=["a", "b\n", "c"]), "label"),
+        (lambda c, h: h["slots"][0].update(labels=["a", 1, "c"]), "labels are not texts"),
+        (lambda c, h: h["slots"][0].update(labels=["a", "a", "c"]), "all different"),
+        (lambda c, h: h["slots"][0].update(labels=["a", "b\n", "c"]), "not printable"),
+        (lambda c, h: h["slots"][0].update(labels=["a", "b"]), "2 labels for 3 classes"),
+        (lambda c, h: h["slots"][0].update(name=""), "is empty"),
+        (lambda c, h: h["slots"][0].pop("name"), "exactly name and labels"),
+        (lambda c, h: h.update(slots=h["slots"] * 2), "2 slots, 1 to 64 of different names"),
+        (lambda c, h: h.update(slots=[]), "slots are not a list"),
+        (lambda c, h: h.update(slots="intent"), "slots are not a list"),
+        (lambda c, h: h.update(frontend="fixd"), "frontend 'fixd'; this quads-mcu has float"),
+        (lambda c, h: h.pop("frontend"), "frontend None"),
+        (lambda c, h: h["scalars"].update(unknown_class=3), "unknown_class = 3 is outside -1 .. 2"),
+        (lambda c, h: h["scalars"].update(reject_threshold=2**31), "reject_threshold"),
+        (lambda c, h: h["scalars"].pop("reject_threshold"), "not an integer"),
+        (lambda c, h: h.update(format_version=True), "format version True"),
         (lambda c, h: h.update(scalars=None), "scalars"),
         (lambda c, h: h["scalars"].update({"head.bits": 5}), "head.bits = 5; allowed"),
         (lambda c, h: h["scalars"].update({"head.bits": True}), "not an integer"),

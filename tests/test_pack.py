@@ -19,13 +19,14 @@ from tiny_run import tiny_run
 
 from quads_mcu import model_format
 from quads_mcu.audio.frontend import features
-from quads_mcu.config import TrainSection
+from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ExportError
 from quads_mcu.export import pack
 from quads_mcu.export.pack import Grid, PackedSource
 from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.run_dir import RunDir
+from quads_mcu.slots import Slot
 from quads_mcu.training import evaluation, trainer
 from quads_mcu.training.problem import Batch, Problem, Split
 
@@ -52,7 +53,7 @@ def random_mel(dims: Dimensions, n: int, seed: int) -> np.ndarray[Any, np.dtype[
     return mel.clip(-128, 127).astype(np.int8)
 
 
-def train(folder: Path, dims: Dimensions, bits: int) -> None:
+def train(folder: Path, dims: Dimensions, quantization: QuantizationSection) -> None:
     data = random_mel(dims, 40, 0)
     labels = (np.arange(40) % dims.n_classes).astype(np.int64)
 
@@ -61,29 +62,42 @@ def train(folder: Path, dims: Dimensions, bits: int) -> None:
             yield rows, data[rows]
 
     names = tuple(f"intent {index}" for index in range(dims.n_classes))
-    split = Split(data, labels)
+    split = Split(data, labels[:, None])
     settings = TrainSection(warmup_epochs=2, cycles=0, final_epochs=2, lr_quant=1e-3)
-    problem = Problem(dims, names, split, split, batches, 4, fingerprint="abc")
-    trainer.Trainer(problem, settings, bits, 0, folder).run(lambda *_: None)
+    problem = Problem(dims, (Slot("intent", names),), split, split, batches, 4, fingerprint="abc")
+    trainer.Trainer(problem, settings, quantization, 0, folder).run(lambda *_: None)
 
 
 @pytest.fixture(scope="module")
 def run_dir(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run")
-    train(folder, SIZES["small"], 4)
+    train(folder, SIZES["small"], QuantizationSection())
     return folder
 
 
 @pytest.mark.parametrize(
-    ("size", "bits"),
-    [("small", 2), ("small", 3), ("small", 4), ("small", 8), ("one token", 4), ("deep", 4)],
+    ("size", "bits", "channel_scales"),
+    [
+        ("small", 2, False),
+        ("small", 3, True),
+        ("small", 4, False),
+        ("small", 8, False),
+        ("one token", 4, False),
+        ("deep", 4, False),
+        ("deep", 4, True),
+    ],
 )
-def test_integers_agree_with_the_simulation(tmp_path: Path, size: str, bits: int) -> None:
+def test_integers_agree_with_the_simulation(
+    tmp_path: Path, size: str, bits: int, channel_scales: bool
+) -> None:
     dims = SIZES[size]
-    train(tmp_path, dims, bits)
+    train(tmp_path, dims, QuantizationSection(bits=bits, channel_scales=channel_scales))
     model = pack.pack(tmp_path)
     assert model.dims == dims
     assert {linear.bits for _, linear in model.linears()} == {bits}
+    for name, linear in model.linears():
+        if name != "head":
+            assert len(linear.multiplier) == (len(linear.bias) if channel_scales else 1)
     mel = random_mel(dims, 200, 1)
     simulated = evaluation.quantized_logits(tmp_path, mel)
     integers = Reference(model).logits(mel) * model.logit_scale
@@ -148,7 +162,7 @@ def changed(source: PackedSource, kind: str) -> PackedSource:
     centroids = dict(source.centroids)
     indices = dict(source.indices)
     if kind == "bits":
-        return dataclasses.replace(source, bits=5)
+        return dataclasses.replace(source, bits=dict.fromkeys(source.bits, 5))
     if kind == "distinct":
         indices["conv2"] = indices["conv2"] | np.uint8(16)
     elif kind == "codebook":
@@ -174,7 +188,7 @@ def changed(source: PackedSource, kind: str) -> PackedSource:
     elif kind == "gamma":
         tensors["norm.weight"] = tensors["norm.weight"] * 1e9
     elif kind == "labels":
-        return dataclasses.replace(source, labels=("yes", "no"))
+        return dataclasses.replace(source, slots=(Slot("intent", ("yes", "no")),))
     return dataclasses.replace(
         source, grids=grids, tensors=tensors, centroids=centroids, indices=indices
     )
@@ -183,7 +197,7 @@ def changed(source: PackedSource, kind: str) -> PackedSource:
 @pytest.mark.parametrize(
     ("kind", "message"),
     [
-        ("bits", "5 bits per index; the packed format has 8, 4, 3, 2"),
+        ("bits", "conv1 was trained at 5 bits.*the packed format has 8, 4, 3, 2"),
         ("distinct", "conv2 uses 32 different weights, 4 bits hold 16"),
         ("codebook", "head uses 17 different weights, 4 bits hold 16"),
         ("nan weight", "conv2.centroids holds values that are not finite"),
@@ -283,7 +297,7 @@ def test_trained_on_sound_integers_agree_with_the_simulation(sound_run: RunDir) 
 
 @pytest.mark.parametrize("bits", [8, 4, 3, 2])
 def test_matrices_hold_no_more_weights_than_the_bits_allow(tmp_path: Path, bits: int) -> None:
-    train(tmp_path, SIZES["small"], bits)
+    train(tmp_path, SIZES["small"], QuantizationSection(bits=bits))
     for name, linear in pack.pack(tmp_path).linears():
         assert linear.centroids.shape == (2**bits,)
         assert 2 <= len(np.unique(linear.weights)) <= 2**bits, name
@@ -307,3 +321,12 @@ def test_packing_needs_no_torch(sound_run: RunDir) -> None:
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     assert done.stdout.strip() == pack.pack(sound_run.path).model_hash
+
+
+@pytest.mark.parametrize("bits", [16, 32])
+def test_float_students_are_not_packed(tmp_path: Path, bits: int) -> None:
+    train(tmp_path, SIZES["small"], QuantizationSection(bits=bits))
+    mel = random_mel(SIZES["small"], 8, 1)
+    assert np.isfinite(evaluation.quantized_logits(tmp_path, mel)).all()
+    with pytest.raises(ExportError, match=rf"conv1 was trained at {bits} bits.*8, 4, 3, 2"):
+        pack.pack(tmp_path)

@@ -256,7 +256,7 @@ def test_fields_of_wrong_length(length: int) -> None:
 def test_header_carries_the_table() -> None:
     header = protocol_source.render()
     for line in (
-        "#define QUADS_PROTOCOL_VERSION 1u",
+        "#define QUADS_PROTOCOL_VERSION 2u",
         "QUADS_MESSAGE_INFER = 0x06,",
         "QUADS_LINK_BAD_OFFSET = 4,",
         "[QUADS_MESSAGE_CHUNK] = {4, 1},",

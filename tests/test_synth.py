@@ -14,8 +14,8 @@ import pytest
 import soundfile
 
 from quads_mcu.audio import synth
-from quads_mcu.audio.datasets import read_manifest
-from quads_mcu.audio.synth import synthesize
+from quads_mcu.audio.layouts import read_manifest
+from quads_mcu.audio.synth import synthesize, synthesize_templates
 from quads_mcu.errors import AudioError, ConfigError, InstallationError
 
 PHRASES = {
@@ -56,7 +56,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_manifest_and_sounds(made: Path) -> None:
     found = rows(made)
-    assert list(found[0]) == ["path", "speaker", "transcript", "label", "split", "duration_s"]
+    assert list(found[0]) == ["path", "speaker", "transcript", "split", "duration_s", "label"]
     # Five phrases: 16 to train, 16 // 8 to validate and as many to test each.
     assert len(found) == 5 * 20
     assert {row["label"] for row in found} == set(PHRASES)
@@ -239,3 +239,25 @@ def test_a_large_set_is_reproducible(tmp_path: Path) -> None:
         synthesize(PHRASES, tmp_path / name, 700, 0, silent_progress)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
     shutil.rmtree(tmp_path)
+
+
+def test_templates_fill_the_columns_of_their_slots(tmp_path: Path) -> None:
+    values = {"size": ["small", "large"], "drink": ["tea", "milk"]}
+    templates = ["a [{size}] {drink}", "(some|more) {drink} please"]
+    slots = ("drink", "size", "sugar")
+    arguments = templates, values, slots, tmp_path / "out", 8, 0, silent_progress, ["en-us+f2"]
+    manifest = synthesize_templates(*arguments)
+    found = rows(manifest)
+    assert list(found[0])[-3:] == list(slots) and len(found) == 16
+    for row in found:
+        said = row["transcript"].split()
+        assert row["drink"] in said and row["sugar"] == ""
+        assert (row["size"] or "nothing") in said or not {"small", "large"} & set(said)
+    assert {row["size"] for row in found} == {"", "small", "large"}
+    dataset = read_manifest(manifest, slots={name: name for name in slots})
+    assert [slot.labels for slot in dataset.slots][1] == ("none", "large", "small")
+    assert synthesize_templates(*arguments) == manifest
+    with pytest.raises(ConfigError, match=r"\[values\] size: no such slot; \[slots\] has drink"):
+        synthesize_templates(templates, values, ["drink"], tmp_path / "x", 1, 0, silent_progress)
+    with pytest.raises(ConfigError, match=r"\[data\] templates in quads.toml is empty"):
+        synthesize_templates([], values, slots, tmp_path / "x", 1, 0, silent_progress)

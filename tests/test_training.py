@@ -16,19 +16,22 @@ import torch
 from safetensors.numpy import load_file
 
 from quads_mcu import config as project
-from quads_mcu.config import TrainSection
+from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
+from quads_mcu.slots import Slot
 from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
 from quads_mcu.training.activations import Grid
+from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
 from quads_mcu.training.schedule import rate_factor, schedule
 
 DIMS = Dimensions(8, 12, 16, 2, 1, 3)
 LABELS = ("left", "right", "stop")
+SLOTS = (Slot("intent", LABELS),)
 SHORT = TrainSection(
     warmup_epochs=2,
     cycles=1,
@@ -60,7 +63,7 @@ def split(n: int, seed: int) -> Split:
     mel = rng.integers(-100, -40, (n, DIMS.n_frames, DIMS.n_mels))
     for row, label in enumerate(labels):
         mel[row, :, 2 * label : 2 * label + 2] += 60
-    return Split(mel.astype(np.int8), labels.astype(np.int64))
+    return Split(mel.astype(np.int8), labels.astype(np.int64)[:, None])
 
 
 class KilledError(Exception):
@@ -81,12 +84,12 @@ def problem(stop_at: int | None = None, **changes: Any) -> Problem:
     taught = TeacherOutputs(
         rng.normal(size=(48, 24)).astype(np.float32), np.zeros((48, 3), np.float32), 1.0
     )
-    whole = Problem(DIMS, LABELS, data, split(30, 3), batches, 6, taught, fingerprint="data")
+    whole = Problem(DIMS, SLOTS, data, split(30, 3), batches, 6, taught, fingerprint="data")
     return dataclasses.replace(whole, **changes)
 
 
 def run(folder: Path, task: Problem, settings: TrainSection = SHORT) -> trainer.Trainer:
-    loop = trainer.Trainer(task, settings, 4, 0, folder)
+    loop = trainer.Trainer(task, settings, QuantizationSection(), 0, folder)
     loop.run(silent)
     return loop
 
@@ -122,7 +125,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
     """Eq. 4, spelled out as a loop over the weights."""
     torch.manual_seed(0)
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 3)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 3))
     weights = codebooks.weights(student, int8=False)
     for name, weight in weights.items():
         weight.retain_grad()
@@ -144,7 +147,7 @@ def test_centroid_gradient_is_the_sum_over_the_cluster() -> None:
 
 def test_reassign_and_snap() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 2)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 2))
     with torch.no_grad():
         codebooks.centroids["head"].copy_(torch.tensor([0.5, -0.5, 0.0, 0.1]))
         student.head.weight.fill_(0.07)
@@ -158,7 +161,7 @@ def test_reassign_and_snap() -> None:
 
 def test_int8_centroids_are_what_the_forward_pass_uses() -> None:
     student = Student(DIMS)
-    codebooks = Codebooks.fit(student, 4)
+    codebooks = Codebooks.fit(student, uniform(DIMS, 4))
     for name in latents(student):
         weight = codebooks.weights(student, int8=True)[parameter_name(name)].detach()
         scale = codebooks.centroids[name].detach().abs().max() / 127
@@ -231,10 +234,10 @@ def test_learns_and_history_tells(tmp_path: Path) -> None:
     ]
     assert history[-1]["loss"] < history[0]["loss"]
     assert {"epoch", "cycle", "valid_float", "valid_quantized", "duration_s"} <= set(history[0])
-    valid = loop.problem.valid
-    measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    valid, right = loop.problem.valid, loop.problem.valid.answers[:, 0]
+    measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == right).mean()
     assert measured == loop.best["float"][0]
-    measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == valid.labels).mean()
+    measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == right).mean()
     assert measured == loop.best["quantized"][0]
 
 
@@ -313,11 +316,11 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
 def test_refuses_data_without_every_class(tmp_path: Path) -> None:
     data = split(9, 0)
     with pytest.raises(TrainingError, match="split valid has no usable utterance of stop"):
-        run(tmp_path, problem(valid=Split(data.mel[:2], data.labels[:2])))
+        run(tmp_path, problem(valid=Split(data.mel[:2], data.answers[:2])))
     with pytest.raises(TrainingError, match="split train has no usable utterance of left, right"):
-        run(tmp_path, problem(train=Split(data.mel[2:3], data.labels[2:3])))
+        run(tmp_path, problem(train=Split(data.mel[2:3], data.answers[2:3])))
     with pytest.raises(TrainingError, match="at least two"):
-        run(tmp_path, problem(labels=("left",)))
+        run(tmp_path, problem(slots=(Slot("intent", ("left",)),)))
 
 
 def test_teacher_head_separates_features() -> None:
@@ -327,7 +330,7 @@ def test_teacher_head_separates_features() -> None:
     features[:, :3] += np.eye(3)[labels] * 0.2
     student = Student(DIMS)
     tensor = torch.from_numpy(features.astype(np.float32))
-    teacher.train_head(student, tensor, labels, 60, 0)
+    teacher.train_head(student, tensor, labels[:, None], [3], 60, 0)
     assert (student.head(tensor).argmax(1).numpy() == labels).mean() > 0.97
 
 
@@ -401,7 +404,7 @@ def test_train_command(
     config = corpus_config(corpus, fine_tune_epochs)
     place = RunDir(corpus / "run")
     outcome = train.train(config, place, silent)
-    assert outcome.labels == LABELS
+    assert outcome.slots == SLOTS
     assert outcome.teacher is not None and 0 <= outcome.teacher <= 1
     assert outcome.rows()[0][0] == "teacher"
     assert len(outcome.history) == 5
@@ -431,3 +434,22 @@ def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:
     config = dataclasses.replace(config, student=project.StudentSection(), teacher=section)
     with pytest.raises(TrainingError, match=r"none\.npz: no such file"):
         train.train(config, RunDir(corpus / "run2"), silent)
+
+
+@pytest.mark.parametrize(("wide", "narrow"), [(1280, 512), (384, 96), (384, 128), (64, 24), (8, 8)])
+def test_dilated_pooling_is_the_authors(wide: int, narrow: int) -> None:
+    """Spelled out: the largest of three features a dilation apart, every second one."""
+    x = np.random.default_rng(0).normal(size=(2, 5, wide)).astype(np.float32)
+    dilation = {1280: 128, 384: 96 if narrow == 96 else 64, 64: 8}.get(wide, 0)
+    expected = x
+    if wide != narrow:
+        tops = np.maximum(x[..., : wide - 2 * dilation], x[..., dilation : wide - dilation])
+        expected = np.maximum(tops, x[..., 2 * dilation :])[..., ::2]
+    assert expected.shape[-1] == narrow
+    found = teacher.dilated_pooling(torch.from_numpy(x), narrow)
+    np.testing.assert_array_equal(found.numpy(), expected)
+
+
+def test_dilated_pooling_refuses_less_than_half() -> None:
+    with pytest.raises(TrainingError, match=r"384 features do not become 192.*\"linear\""):
+        teacher.dilated_pooling(torch.zeros(1, 2, 384), 192)

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+import types
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from quads_mcu.errors import TrainingError
-from quads_mcu.model import whisper
-from quads_mcu.model.dimensions import Dimensions, Preset
+from quads_mcu.errors import InstallationError, TrainingError
+from quads_mcu.model import whisper, whisper_files
+from quads_mcu.model.dimensions import Preset
 
 D, MELS, LAYERS, POSITIONS = 128, 80, 2, 30
 Tensors = dict[str, NDArray[Any]]
@@ -144,11 +148,12 @@ def test_refuses_files(tmp_path: Path) -> None:
             whisper.read_encoder(path)
 
     refused(tmp_path / "none.npz", "no such file")
-    for name in ("w.npz", "w.safetensors", "w.pt"):
+    for name in ("w.npz", "w.safetensors", "w.pt", "w.onnx"):
         (tmp_path / name).write_bytes(b"PK\x03\x04 no archive")
     refused(tmp_path / "w.npz", "not a readable .npz")
     refused(tmp_path / "w.safetensors", "not a readable .safetensors")
-    refused(tmp_path / "w.pt", "use .npz or .safetensors")
+    refused(tmp_path / "w.pt", "not a readable checkpoint of plain weights")
+    refused(tmp_path / "w.onnx", "use .npz, .safetensors, .pt or a transformers directory")
     np.savez(tmp_path / "pickled.npz", **{"encoder.conv1.bias": np.array([object()])})
     refused(tmp_path / "pickled.npz", "not a readable .npz")
     np.savez(tmp_path / "cut.npz", **openai())
@@ -157,18 +162,91 @@ def test_refuses_files(tmp_path: Path) -> None:
     refused(tmp_path / "cut.npz", "not a readable .npz")
 
 
-def test_initial_state(tmp_path: Path) -> None:
-    np.savez(tmp_path / "w.npz", **openai())
-    encoder = whisper.read_encoder(tmp_path / "w.npz")
-    fitting = Dimensions(MELS, 20, D, 2, LAYERS, 3)
-    state = whisper.initial_state(encoder, fitting, "w.npz")
-    assert state["positions"].shape == (10, D)
-    np.testing.assert_array_equal(state["positions"], encoder.tensors["positions"][:10])
-    for dims, message in (
-        (Dimensions(40, 20, D, 2, LAYERS, 3), "w.npz was trained on 80 mel bands.*n_mels = 80"),
-        (Dimensions(MELS, 20, 96, 3, LAYERS, 3), "width 128, 2 heads, 2 layers, the student 96"),
-        (Dimensions(MELS, 20, D, 2, 4, 3), "2 layers, the student 128, 2, 4"),
-        (Dimensions(MELS, 200, D, 2, LAYERS, 3), "100 encoder positions, the Whisper file 30"),
-    ):
-        with pytest.raises(TrainingError, match=message):
-            whisper.initial_state(encoder, dims, "w.npz")
+def test_openai_pt(tmp_path: Path) -> None:
+    tensors = openai()
+    state = {name: torch.from_numpy(value) for name, value in tensors.items()}
+    state["decoder.blocks.0.mlp.0.weight"] = torch.zeros(4, 4)
+    torch.save({"dims": {"n_mels": MELS}, "model_state_dict": state}, tmp_path / "tiny.pt")
+    check(whisper.read_encoder(tmp_path / "tiny.pt"), tensors)
+
+
+class Harmful:
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Path.touch, (Path("harmed"),)
+
+
+def test_a_pt_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    torch.save({"model_state_dict": Harmful()}, "w.pt")
+    with pytest.raises(TrainingError, match=r"w.pt: not a readable checkpoint of plain weights"):
+        whisper.read_encoder(Path("w.pt"))
+    assert not Path("harmed").exists()
+
+
+@pytest.mark.parametrize("form", ["whole", "shards", "bin"])
+def test_transformers_directory(tmp_path: Path, form: str) -> None:
+    tensors = openai(np.float32)
+    named = transformers(tensors)
+    decoder = {"model.decoder.layers.0.fc1.weight": np.zeros((4, 4), np.float32)}
+    if form == "whole":
+        save_file(named | decoder, tmp_path / "model.safetensors")
+    elif form == "bin":
+        state = {name: torch.from_numpy(value) for name, value in (named | decoder).items()}
+        torch.save(state, tmp_path / "pytorch_model.bin")
+    else:
+        names = sorted(named)
+        parts = {"model-00001-of-00003": names[:20], "model-00002-of-00003": names[20:]}
+        where = dict.fromkeys(decoder, "model-00003-of-00003.safetensors")
+        for part, held in parts.items():
+            save_file({name: named[name] for name in held}, tmp_path / f"{part}.safetensors")
+            where |= dict.fromkeys(held, f"{part}.safetensors")
+        index = {"metadata": {}, "weight_map": where}
+        (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    check(whisper.read_encoder(tmp_path), tensors)
+
+
+@pytest.mark.parametrize(
+    ("index", "message"),
+    [
+        ("{", "index.json is damaged"),
+        ("[]", "index.json is damaged"),
+        ('{"weight_map": {"model.encoder.conv1.bias": "../w.safetensors"}}', "not a .safetensors"),
+        ('{"weight_map": {"model.encoder.conv1.bias": "w.bin"}}', "not a .safetensors"),
+        ('{"weight_map": {"model.encoder.conv1.bias": "w.safetensors"}}', "no such file"),
+        (None, "no model.safetensors"),
+    ],
+)
+def test_refuses_directories(tmp_path: Path, index: str | None, message: str) -> None:
+    if index is not None:
+        (tmp_path / "model.safetensors.index.json").write_text(index)
+    with pytest.raises(TrainingError, match=message):
+        whisper.read_encoder(tmp_path)
+
+
+def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "w.npz"
+    file.touch()
+    assert whisper_files.locate("w.npz", file) == file
+    for setting in ("none.npz", "some/none.pt", "a/b/c", "../x"):
+        with pytest.raises(TrainingError, match="no such file; set a Whisper encoder"):
+            whisper_files.locate(setting, tmp_path / setting)
+
+    hub = types.ModuleType("huggingface_hub")
+    asked: list[str] = []
+
+    def snapshot_download(repo_id: str, allow_patterns: list[str]) -> str:
+        asked.append(repo_id)
+        if repo_id.endswith("none"):
+            raise OSError("404 Client Error.\nmore")
+        assert "model.safetensors" in allow_patterns
+        return str(tmp_path)
+
+    monkeypatch.setattr(hub, "snapshot_download", snapshot_download, raising=False)
+    monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
+    name = "openai/whisper-tiny.en"
+    assert whisper_files.locate(name, tmp_path / name) == tmp_path and asked == [name]
+    with pytest.raises(TrainingError, match=r"openai/none: .* \(404 Client Error.\)"):
+        whisper_files.locate("openai/none", tmp_path / "openai/none")
+    monkeypatch.setitem(sys.modules, "huggingface_hub", None)
+    with pytest.raises(InstallationError, match="pip install huggingface_hub"):
+        whisper_files.locate(name, tmp_path / name)

@@ -38,6 +38,8 @@ static int32_t logits[QUADS_MODEL_CLASSES];
 
 static quads_t runtime;
 static window_t window;
+static uint16_t answers[QUADS_MODEL_SLOTS];
+static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;
 
@@ -161,6 +163,10 @@ static void hello(void *context, const quads_request_t *request, quads_sender_t 
   quads_send_u8(answer, quads_port_tick.unit);
   quads_send_u8(answer, QUADS_STAGE_COUNT);
   quads_send_u32(answer, clips_count());
+  quads_send_u32(answer, (uint32_t)quads_model.reject_threshold);
+  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+    quads_send_u16(answer, quads_model.slots[i].n_labels);
+  }
 }
 
 static void begin(void *context, const quads_request_t *request, quads_sender_t *answer) {
@@ -299,12 +305,17 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
       send_internal(answer, error);
       return;
     }
+    rejected = quads_decide(&quads_model, logits, answers) != QUADS_ACCEPTED;
     window.inferred = 1;
   }
   const uint16_t n_classes = quads_model.n_classes;
   quads_send_u8(answer, QUADS_LINK_OK);
-  quads_send_u16(answer, quads_argmax(logits, n_classes));
+  quads_send_u8(answer, rejected);
+  quads_send_u16(answer, quads_model.n_slots);
   quads_send_u16(answer, n_classes);
+  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+    quads_send_u16(answer, answers[i]);
+  }
   for (uint16_t i = 0; i < n_classes; i++) {
     quads_send_u32(answer, (uint32_t)logits[i]);
   }

@@ -5,12 +5,14 @@
  *     static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
  *     quads_t q;
  *     int32_t logits[QUADS_MODEL_CLASSES];
+ *     uint16_t answers[QUADS_MODEL_SLOTS];
  *
  *     quads_init(&q, &quads_model, arena, sizeof arena);
  *     while (samples remain) quads_push(&q, pcm, n_samples);
  *     quads_close(&q);
  *     quads_infer(&q, logits, NULL);
- *     puts(quads_model.labels[quads_argmax(logits, quads_model.n_classes)]);
+ *     if (quads_decide(&quads_model, logits, answers) == QUADS_ACCEPTED)
+ *       puts(quads_model.slots[0].labels[answers[0]]);
  *     quads_restart(&q);                       // ready for the next utterance
  *
  * The caller owns the state (quads_t), the arena and the logits; nothing here allocates, recurses,
@@ -26,8 +28,8 @@
 #include "quads_format.h"
 #include "quads_frontend.h"
 
-#if QUADS_FORMAT_VERSION != 1
-#error "this runtime runs models of format version 1; export the model again"
+#if QUADS_FORMAT_VERSION != 2
+#error "this runtime runs models of format version 2; export the model again"
 #endif
 
 typedef enum {
@@ -99,10 +101,22 @@ typedef struct {
   uint16_t pool_block;
 } quads_plan_t;
 
+/* One question to an utterance; its logits are first .. first + n_labels - 1. */
+typedef struct {
+  const char *name;
+  const char *const *labels; /* [n_labels], UTF-8 */
+  uint16_t first;
+  uint16_t n_labels;
+} quads_slot_t;
+
 typedef struct {
   uint32_t format_version;   /* QUADS_FORMAT_VERSION of the exporter */
   uint8_t hash[32];          /* SHA-256 of the packed model */
   const char *const *labels; /* [n_classes], UTF-8 */
+  const quads_slot_t *slots; /* [n_slots]; a model of plain intents has one */
+  uint16_t n_slots;
+  int16_t unknown_class;    /* label of slots[0] for what is no command; -1: there is none */
+  int32_t reject_threshold; /* least margin of an accepted command */
   uint16_t n_mels, n_frames, n_tokens, d_model, n_heads, n_layers, n_classes;
   quads_linear_t conv1;
   const int8_t *conv1_gelu; /* [256] */
@@ -162,5 +176,12 @@ int quads_infer(quads_t *q, int32_t *logits, const quads_observer_t *observer);
 
 /* Index of the greatest logit; the lowest one on ties. */
 uint16_t quads_argmax(const int32_t *logits, uint16_t n_classes);
+
+typedef enum { QUADS_REJECTED = 0, QUADS_ACCEPTED = 1 } quads_decision_t;
+
+/* What logits [n_classes] say: the label of every slot, answers [n_slots], never the unknown one,
+ * and whether the utterance is a command at all (docs/arithmetic.md, section 7). Returns a
+ * quads_decision_t, or QUADS_ERROR_ARGUMENT for a null pointer. */
+int quads_decide(const quads_model_t *model, const int32_t *logits, uint16_t *answers);
 
 #endif

@@ -123,3 +123,37 @@ uint16_t quads_argmax(const int32_t *logits, uint16_t n_classes) {
   }
   return best;
 }
+
+/* The slot's greatest logit but for label `skip`; `answer` is its label. There is another one. */
+static int32_t greatest(const int32_t *logits, uint16_t n_labels, int32_t skip, uint16_t *answer) {
+  int32_t max = 0;
+  int found = 0;
+  for (uint16_t i = 0; i < n_labels; i++) {
+    if (i != skip && (!found || logits[i] > max)) {
+      max = logits[i];
+      *answer = i;
+      found = 1;
+    }
+  }
+  return max;
+}
+
+int quads_decide(const quads_model_t *model, const int32_t *logits, uint16_t *answers) {
+  int decision = QUADS_ACCEPTED;
+
+  if (model == NULL || logits == NULL || answers == NULL) {
+    return QUADS_ERROR_ARGUMENT;
+  }
+  for (uint16_t s = 0; s < model->n_slots; s++) {
+    const quads_slot_t *slot = &model->slots[s];
+    const int32_t *part = logits + slot->first;
+    uint16_t other = 0;
+    const int32_t best =
+        greatest(part, slot->n_labels, s == 0 ? model->unknown_class : -1, &answers[s]);
+    const int32_t next = greatest(part, slot->n_labels, answers[s], &other);
+    if ((int64_t)best - next < model->reject_threshold) {
+      decision = QUADS_REJECTED;
+    }
+  }
+  return decision;
+}

@@ -5,17 +5,73 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from quads_mcu.errors import ConfigError
+from quads_mcu.slots import NONE
 
 SUFFIXES = (".csv", ".jsonl")
 _LIMIT_BYTES = 256 << 20
 
 # The line a row starts at, and its fields by column, or what is wrong with it.
 Row = tuple[int, dict[str, str] | str]
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Where a row says what fills a slot: `COLUMN`, `COLUMN.KEY` or either with ` /PATTERN/`.
+
+    key: into a column that holds a JSON object. pattern: a regular expression; what it matches is
+    the answer. A row without a value, or without a match, answers "none".
+    """
+
+    column: str
+    key: str = ""
+    pattern: re.Pattern[str] | None = None
+
+    @classmethod
+    def parse(cls, slot: str, text: str, columns: Sequence[str]) -> Answer:
+        """Read an entry of [slots].
+
+        Raises:
+            ConfigError: a pattern that is not closed or no regular expression.
+        """
+        name, slash, pattern = text.partition(" /")
+        if slash and not pattern.endswith("/"):
+            raise ConfigError(f"[slots] {slot}: the pattern in {text!r} does not end in /")
+        try:
+            compiled = re.compile(pattern[:-1]) if slash else None
+        except re.error as problem:
+            raise ConfigError(f"[slots] {slot}: {pattern[:-1]!r}: {problem}") from None
+        name = name.strip()
+        if name in columns or "." not in name:
+            return cls(name, "", compiled)
+        column, _, key = name.partition(".")
+        return cls(column, key, compiled)
+
+    def of(self, row: dict[str, str]) -> str:
+        """Return the row's answer.
+
+        Raises:
+            ValueError: a key is wanted, and the column does not hold a JSON object.
+        """
+        value = row.get(self.column, "")
+        if self.key and value:
+            try:
+                fields = json.loads(value)
+            except (ValueError, RecursionError):
+                fields = None
+            if not isinstance(fields, dict):
+                raise ValueError(f"column {self.column!r} is not a JSON object: {value[:60]!a}")
+            value = _text(fields.get(self.key))
+        if self.pattern is not None:
+            match = self.pattern.search(value)
+            value = match[0].strip() if match else ""
+        return value or NONE
 
 
 def read_rows(path: Path) -> tuple[list[str], list[Row]]:

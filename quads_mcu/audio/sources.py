@@ -6,14 +6,14 @@ import hashlib
 import json
 from pathlib import Path
 
-from quads_mcu.audio import datasets, synth
+from quads_mcu.audio import datasets, synth, utterances
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.paths import cache_dir
 
 
-def load(config: Config, progress: Progress) -> datasets.Dataset:
-    """Read every source in [data]; with [data] synth, speak the phrases of [intents] too.
+def load(config: Config, progress: Progress) -> utterances.Dataset:
+    """Read every source in [data]; with [data] synth, speak its phrases too.
 
     Raises:
         ConfigError, AudioError, InstallationError: as `datasets.load_dataset` and
@@ -24,11 +24,16 @@ def load(config: Config, progress: Progress) -> datasets.Dataset:
 
 
 def synthesize(config: Config, progress: Progress, out: Path | None = None) -> Path:
-    """Speak the phrases of [intents] and return the manifest; what is there already is kept.
+    """Speak [intents] or [data] templates and return the manifest; what is there already is kept.
 
     `out` is by default a folder of the user's cache, one for each set of phrases and settings.
     """
-    arguments = (config.data.synth_per_phrase, config.project.seed)
-    key = json.dumps([list(config.intents.items()), *arguments]).encode()
+    count, seed = config.data.synth_per_phrase, config.project.seed
+    spoken = [list(config.intents.items()), config.data.templates, list(config.values.items())]
+    key = json.dumps([spoken, list(config.slots), count, seed]).encode()
     folder = out or cache_dir() / "synth" / hashlib.sha256(key).hexdigest()[:32]
-    return synth.synthesize(config.intents, folder, *arguments, progress)
+    if not config.slots:
+        return synth.synthesize(config.intents, folder, count, seed, progress)
+    return synth.synthesize_templates(
+        config.data.templates, config.values, list(config.slots), folder, count, seed, progress
+    )

@@ -27,7 +27,7 @@ from typing import IO, Any
 
 import numpy as np
 
-from quads_mcu.audio import _espeak
+from quads_mcu.audio import _espeak, phrases
 from quads_mcu.audio.files import Pcm, to_int16, write_wav
 from quads_mcu.config import SAMPLE_RATE
 from quads_mcu.console import Progress
@@ -50,8 +50,8 @@ PITCH = (20, 80)
 MANIFEST_NAME = "manifest.csv"
 RECORD_NAME = "synth.json"
 _SOUNDS = "audio"
-_COLUMNS = ("path", "speaker", "transcript", "label", "split", "duration_s")
-_RECIPE_VERSION = 2
+_COLUMNS = ("path", "speaker", "transcript", "split", "duration_s")
+_RECIPE_VERSION = 3
 _HELD_OUT_PART = 8
 _PHRASE_LIMIT = 1000
 # Variants that whisper, croak or imitate machines.
@@ -61,12 +61,12 @@ _VOICE = re.compile(r"[A-Za-z0-9][A-Za-z0-9/_-]*(\+[A-Za-z0-9][A-Za-z0-9 _-]*)?"
 
 @dataclass(frozen=True)
 class _Job:
-    """One utterance to be spoken."""
+    """One utterance to be spoken; answers: manifest columns and what they say."""
 
     path: str
     voice: str
     text: str
-    label: str
+    answers: dict[str, str]
     split: str
     rate_wpm: int
     pitch: int
@@ -82,12 +82,12 @@ def synthesize(
 ) -> Path:
     """Speak every phrase in many voices and return the path of the manifest.
 
-    A speaker is a voice with a variant ("en-us+linda"). One variant in eight only validates and
-    another only tests, so the splits share no speaker and no timbre. Each utterance draws a
-    speaker, a rate of 130-240 words per minute and a pitch of 20-80 (espeak-ng's scale, 50 is
-    normal).
+    `synthesize_templates` does the same for commands with slots. A speaker is a voice with a
+    variant ("en-us+linda"). One variant in eight only validates and another only tests, so the
+    splits share no speaker and no timbre. Each utterance draws a speaker, a rate of 130-240 words
+    per minute and a pitch of 20-80 (espeak-ng's scale, 50 is normal).
 
-    `out_dir` gets manifest.csv (path, speaker, transcript, label, split, duration_s), audio/ with
+    `out_dir` gets manifest.csv (path, speaker, transcript, split, duration_s, label), audio/ with
     16 kHz mono WAV files, and synth.json, which records the arguments: a complete output of equal
     arguments is used again, any other of this function is replaced.
 
@@ -108,6 +108,51 @@ def synthesize(
     _check_phrases(phrases_by_intent)
     library, data = _espeak_paths()
     jobs = _plan(phrases_by_intent, per_phrase, seed, _speakers(voices, data))
+    return _synthesize(jobs, out_dir, library, data, progress)
+
+
+def synthesize_templates(
+    templates: Sequence[str],
+    values: Mapping[str, Sequence[str]],
+    slots: Sequence[str],
+    out_dir: Path,
+    per_template: int,
+    seed: int,
+    progress: Progress,
+    voices: Sequence[str] = ENGLISH,
+) -> Path:
+    """Speak phrases drawn from templates (`phrases`); the manifest has a column for each slot.
+
+    Args:
+        templates: of whole commands.
+        values: of each slot; a slot that a phrase leaves out stays empty.
+        slots: columns of the manifest, in order.
+        per_template: training utterances per template, and shares of it as for `synthesize`.
+    Raises:
+        InstallationError, ConfigError, AudioError: as for `synthesize`.
+    """
+    if not templates:
+        raise ConfigError("nothing to synthesize: [data] templates in quads.toml is empty")
+    if unknown := [name for name in values if name not in slots]:
+        raise ConfigError(f"[values] {unknown[0]}: no such slot; [slots] has {', '.join(slots)}")
+    parsed = [phrases.Template.parse(text, values) for text in templates]
+    library, data = _espeak_paths()
+    speakers = _speakers(voices, data)
+    draw = random.Random(seed)
+    jobs = []
+    for position, template in enumerate(parsed):
+        drawn = _drawn_speakers(draw, speakers, per_template)
+        for number, (split, speaker) in enumerate(drawn):
+            text, answers = template.draw(draw, values)
+            path = f"{_SOUNDS}/{position:03d}/{number:05d}_{_plain(speaker)}.wav"
+            filled = {slot: answers.get(slot, "") for slot in slots}
+            jobs.append(_job(draw, path, speaker, text, filled, split))
+    return _synthesize(jobs, out_dir, library, data, progress)
+
+
+def _synthesize(
+    jobs: Sequence[_Job], out_dir: Path, library: str, data: str, progress: Progress
+) -> Path:
     key = _key(jobs)
     manifest = out_dir / MANIFEST_NAME
     if _is_complete(out_dir, key):
@@ -133,8 +178,8 @@ def _check_phrases(phrases_by_intent: Mapping[str, Sequence[str]]) -> None:
     if not any(phrases_by_intent.values()):
         raise ConfigError("nothing to synthesize: [intents] in quads.toml holds no phrases")
     intent_of: dict[str, str] = {}
-    for intent, phrases in phrases_by_intent.items():
-        for phrase in phrases:
+    for intent, spoken in phrases_by_intent.items():
+        for phrase in spoken:
             if not phrase.strip() or "\0" in phrase or len(phrase) > _PHRASE_LIMIT:
                 raise ConfigError(
                     f"[intents] {intent}: {phrase[:40]!r} cannot be spoken: "
@@ -190,20 +235,36 @@ def _plan(
     speakers: Mapping[str, Sequence[str]],
 ) -> list[_Job]:
     draw = random.Random(seed)
-    held_out = max(1, per_phrase // _HELD_OUT_PART)
-    counts = {"train": per_phrase, "valid": held_out, "test": held_out}
     jobs = []
-    for position, (intent, phrases) in enumerate(phrases_by_intent.items()):
+    for position, (intent, spoken) in enumerate(phrases_by_intent.items()):
         folder = f"{_SOUNDS}/{position:03d}_{_plain(intent)}"
         number = 0
-        for phrase in phrases:
-            for split, pool in speakers.items():
-                for speaker in _draw_speakers(draw, pool, counts[split]):
-                    path = f"{folder}/{number:05d}_{_plain(speaker)}.wav"
-                    rate_wpm, pitch = draw.randint(*RATE_WPM), draw.randint(*PITCH)
-                    jobs.append(_Job(path, speaker, phrase, intent, split, rate_wpm, pitch))
-                    number += 1
+        for phrase in spoken:
+            for split, speaker in _drawn_speakers(draw, speakers, per_phrase):
+                path = f"{folder}/{number:05d}_{_plain(speaker)}.wav"
+                jobs.append(_job(draw, path, speaker, phrase, {"label": intent}, split))
+                number += 1
     return jobs
+
+
+def _job(
+    draw: random.Random, path: str, speaker: str, text: str, answers: dict[str, str], split: str
+) -> _Job:
+    rate_wpm, pitch = draw.randint(*RATE_WPM), draw.randint(*PITCH)
+    return _Job(path, speaker, text, answers, split, rate_wpm, pitch)
+
+
+def _drawn_speakers(
+    draw: random.Random, speakers: Mapping[str, Sequence[str]], count: int
+) -> list[tuple[str, str]]:
+    """Return (split, speaker) of `count` training utterances and of those held out."""
+    held_out = max(1, count // _HELD_OUT_PART)
+    counts = {"train": count, "valid": held_out, "test": held_out}
+    return [
+        (split, speaker)
+        for split, pool in speakers.items()
+        for speaker in _draw_speakers(draw, pool, counts[split])
+    ]
 
 
 def _draw_speakers(draw: random.Random, pool: Sequence[str], count: int) -> list[str]:
@@ -306,10 +367,10 @@ def _record(out_dir: Path, key: str, complete: str | None) -> None:
 def _table(jobs: Sequence[_Job], durations_s: Sequence[float]) -> str:
     table = io.StringIO(newline="")
     writer = csv.writer(table, lineterminator="\n")
-    writer.writerow(_COLUMNS)
+    writer.writerow((*_COLUMNS, *jobs[0].answers))
     for job, duration_s in zip(jobs, durations_s, strict=True):
-        row = (job.path, job.voice, job.text, job.label, job.split, f"{duration_s:.6f}")
-        writer.writerow(row)
+        row = (job.path, job.voice, job.text, job.split, f"{duration_s:.6f}")
+        writer.writerow((*row, *job.answers.values()))
     return table.getvalue()
 
 

@@ -13,6 +13,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
 from quads_mcu.errors import ConfigError
+from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu")
@@ -74,6 +75,7 @@ class Board:
     """One target.
 
     kernels: the folder of firmware/src/kernels whose files the build takes where they exist.
+    frontend: arithmetic of the log-mel features (FRONTENDS): fixed where the core has no FPU.
     stack_bytes: size of the stack.
     """
 
@@ -85,6 +87,7 @@ class Board:
     stack_bytes: int
     toolchain: Toolchain
     kernels: str = "plain"
+    frontend: str = "float"
     defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
     memory: tuple[Region, ...] = ()
     emulator: Emulator | None = None
@@ -198,7 +201,7 @@ def _record(kind: type[T], tree: Any, where: str) -> T:
     hints = get_type_hints(kind)
     if unknown := sorted(set(tree) - set(hints)):
         raise ConfigError(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(hints)}")
-    optional = {"kernels", "defines", "memory", "emulator", "energy"}
+    optional = {"kernels", "frontend", "defines", "memory", "emulator", "energy"}
     if missing := sorted(set(hints) - set(tree) - optional):
         raise ConfigError(f"{where} lacks {missing[0]!r}")
     return kind(**{name: _value(value, hints[name], name) for name, value in tree.items()})
@@ -225,6 +228,8 @@ def _check(board: Board, stem: str) -> None:
         raise ConfigError(f"kind = {board.kind!r}; allowed: {', '.join(KINDS)}")
     if board.kernels not in KERNELS:
         raise ConfigError(f"kernels = {board.kernels!r}; allowed: {', '.join(KERNELS)}")
+    if board.frontend not in FRONTENDS:
+        raise ConfigError(f"frontend = {board.frontend!r}; allowed: {', '.join(FRONTENDS)}")
     if len(board.name.encode()) > 32 or not board.name.isascii():
         raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
     if (board.kind == "qemu") != board.emulated:

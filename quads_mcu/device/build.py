@@ -34,7 +34,7 @@ COMPILE_FLAGS = (
 BARE_METAL_FLAGS = ("-fno-merge-constants",)
 SANITIZE_FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # What the model file defines beside weights and tables.
-NOT_WEIGHTS = {"layers", "labels"}
+NOT_WEIGHTS = {"layers", "labels", "slots"}
 ERROR_LINES = 6
 
 

@@ -28,7 +28,10 @@ TICK_UNITS = ("none", "instructions", "cycles", "nanoseconds")
 
 @dataclass(frozen=True)
 class Hello:
-    """Who answered. Hashes and ids are hexadecimal; `tick_unit` is one of TICK_UNITS."""
+    """Who answered. Hashes and ids are hexadecimal; `tick_unit` is one of TICK_UNITS.
+
+    slots: the number of labels of each slot; their sum is n_classes.
+    """
 
     protocol_version: int
     format_version: int
@@ -46,6 +49,8 @@ class Hello:
     tick_unit: str
     n_stages: int
     n_clips: int
+    reject_threshold: int
+    slots: tuple[int, ...]
 
     @property
     def counts_instructions(self) -> bool:
@@ -55,15 +60,22 @@ class Hello:
 
 @dataclass(frozen=True)
 class Inference:
-    """One inference: intent, logits int32 (n_classes,), work per stage in `unit` int64 (n_stages,).
+    """One inference: answers int64 (n_slots,), whether the device rejects it, logits int32
+    (n_classes,), work per stage in `unit` int64 (n_stages,).
 
     Stages are those of `model_format.STAGES`.
     """
 
-    intent: int
+    answers: NDArray[np.int64]
+    rejected: bool
     logits: NDArray[np.int32]
     work: NDArray[np.int64]
     unit: str
+
+    @property
+    def intent(self) -> int:
+        """Answer of the first slot."""
+        return int(self.answers[0])
 
     @property
     def instructions(self) -> NDArray[np.int64]:
@@ -204,15 +216,25 @@ class Client:
         hello = self._hello or self.hello()
         values = _fields("infer", self._request("infer", b"", self._compute_timeout_s))
         n, data = _number(values["n_logits"]), _bytes(values["values"])
-        if n != hello.n_classes or len(data) != 4 * n + 8 * hello.n_stages:
+        answered = _number(values["n_slots"])
+        n_slots, size = len(hello.slots), 2 * len(hello.slots) + 4 * n + 8 * hello.n_stages
+        if n != hello.n_classes or answered != n_slots or len(data) != size:
             raise ProtocolError(
-                f"infer: {n} logits in {len(data)} bytes answered, expected {hello.n_classes} in "
-                f"{4 * hello.n_classes + 8 * hello.n_stages}"
+                f"infer: {answered} slots and {n} logits in {len(data)} bytes answered, "
+                f"expected {n_slots} and {hello.n_classes} in "
+                f"{2 * n_slots + 4 * hello.n_classes + 8 * hello.n_stages}"
             )
-        ticks = np.frombuffer(data, "<u8", hello.n_stages, 4 * n).astype(np.int64)
+        answers = np.frombuffer(data, "<u2", n_slots).astype(np.int64)
+        if (answers >= hello.slots).any():
+            raise ProtocolError(
+                f"infer: answers {answers.tolist()}, slots have {hello.slots} labels; build and "
+                "flash again"
+            )
+        ticks = np.frombuffer(data, "<u8", hello.n_stages, 2 * n_slots + 4 * n).astype(np.int64)
         return Inference(
-            intent=_number(values["intent"]),
-            logits=np.frombuffer(data, "<i4", n).astype(np.int32),
+            answers=answers,
+            rejected=values["rejected"] != 0,
+            logits=np.frombuffer(data, "<i4", n, 2 * n_slots).astype(np.int32),
             work=ticks * hello.tick_numerator // hello.tick_denominator,
             unit=hello.tick_unit,
         )
@@ -350,7 +372,7 @@ def _fields(name: str, answer: bytes) -> dict[str, int | bytes]:
 
 
 def _hello(values: dict[str, int | bytes]) -> Hello:
-    found: dict[str, int | str] = {}
+    found: dict[str, int | str | tuple[int, ...]] = {}
     for name, value in values.items():
         found[name] = value if isinstance(value, int) else value.hex()
     unit = _number(values["tick_unit"])
@@ -363,7 +385,17 @@ def _hello(values: dict[str, int | bytes]) -> Hello:
         )
     found["board"] = _bytes(values["board"]).rstrip(b"\0").decode("ascii", "replace")
     found["tick_unit"] = TICK_UNITS[unit]
+    found["slots"] = _slots(_bytes(values["slots"]), _number(values["n_classes"]))
     return Hello(**found)  # type: ignore[arg-type]
+
+
+def _slots(data: bytes, n_classes: int) -> tuple[int, ...]:
+    found = tuple(np.frombuffer(data[: len(data) // 2 * 2], "<u2").tolist())
+    if not data or len(data) % 2 or sum(found) != n_classes:
+        raise ProtocolError(
+            f"hello: slots of {found} labels for {n_classes} logits; build and flash again"
+        )
+    return found
 
 
 def _number(value: int | bytes) -> int:

@@ -26,21 +26,18 @@ OpenClient = Callable[[Path | None], AbstractContextManager[Client]]
 class Measurement:
     """What a board computed for N utterances, in order.
 
-    features: int8 (N, n_frames, n_mels); logits: int32 (N, n_classes); instructions: int64
-    (N, n_stages), zeros where the board counts something else.
+    features: int8 (N, n_frames, n_mels); logits: int32 (N, n_classes); answers: int64
+    (N, n_slots); rejected: bool (N,); instructions: int64 (N, n_stages), zeros where the board
+    counts something else.
     """
 
     hello: Hello
     stats: Stats
     features: NDArray[np.int8]
     logits: NDArray[np.int32]
+    answers: NDArray[np.int64]
+    rejected: NDArray[np.bool_]
     instructions: NDArray[np.int64]
-
-    @property
-    def intents(self) -> NDArray[np.int64]:
-        """Index of the greatest logit, int64 (N,)."""
-        found: NDArray[np.int64] = self.logits.argmax(axis=1).astype(np.int64)
-        return found
 
 
 def measure_stored(
@@ -91,17 +88,21 @@ def measure_sent(
 def _collect(
     client: Client, count: int, feed: Callable[[int], object], advance: Callable[[], None]
 ) -> Measurement:
-    features, logits, instructions = [], [], []
+    features, answers = [], []
     hello = client.hello()
     for index in range(count):
         feed(index)
         features.append(client.features())
-        answer = client.infer()
-        logits.append(answer.logits)
-        instructions.append(answer.instructions)
+        answers.append(client.infer())
         advance()
     return Measurement(
-        hello, client.stats(), np.stack(features), np.stack(logits), np.stack(instructions)
+        hello,
+        client.stats(),
+        np.stack(features),
+        np.stack([answer.logits for answer in answers]),
+        np.stack([answer.answers for answer in answers]),
+        np.array([answer.rejected for answer in answers]),
+        np.stack([answer.instructions for answer in answers]),
     )
 
 
@@ -114,5 +115,7 @@ def _joined(parts: list[Measurement]) -> Measurement:
         stats,
         np.concatenate([part.features for part in parts]),
         np.concatenate([part.logits for part in parts]),
+        np.concatenate([part.answers for part in parts]),
+        np.concatenate([part.rejected for part in parts]),
         np.concatenate([part.instructions for part in parts]),
     )

@@ -11,6 +11,7 @@ import numpy as np
 from quads_mcu import model_format
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedLayer, PackedLinear, PackedModel, PackedNorm
+from quads_mcu.slots import Slot
 
 
 def blank(dims: Dimensions, bits: int) -> PackedModel:
@@ -46,7 +47,7 @@ def blank(dims: Dimensions, bits: int) -> PackedModel:
     )
     return PackedModel(
         dims=dims,
-        labels=tuple(f"intent {index}" for index in range(dims.n_classes)),
+        slots=(Slot("intent", tuple(f"intent {index}" for index in range(dims.n_classes))),),
         conv1=linears["conv1"],
         conv1_gelu=gelu,
         conv1_gelu_zero_point=0,

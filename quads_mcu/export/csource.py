@@ -19,6 +19,7 @@ from quads_mcu.model.dimensions import FRAMES_PER_S
 from quads_mcu.model_format import PackedLinear, PackedModel
 from quads_mcu.paths import data_dir
 from quads_mcu.run_dir import write_text
+from quads_mcu.slots import INTENT, Slot, segments
 
 C_TYPES = {"uint8": "uint8_t", "int8": "int8_t", "int16": "int16_t", "int32": "int32_t"}
 BYTES_PER_LINE = 16
@@ -55,10 +56,10 @@ def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
         "hash": model.model_hash,
         "version": model_format.FORMAT_VERSION,
     }
-    intents = intent_names(model.labels)
+    names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
     return {
-        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | {"intents": intents}),
-        "model_data.c": _render("model_data.c.j2", shared | _data(model, intents, kernels)),
+        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | names),
+        "model_data.c": _render("model_data.c.j2", shared | _data(model, kernels)),
         "quads_format.h": render_format(),
     }
 
@@ -91,28 +92,54 @@ def write_sources(model: PackedModel, out_dir: Path, kernels: str = "plain") -> 
     from quads_mcu.export import frontend_source, protocol_source
 
     files = render_model(model, kernels) | {
-        "frontend_tables.h": frontend_source.render(model.dims.n_mels),
+        "frontend_tables.h": frontend_source.render(model.dims.n_mels, model.frontend),
         "quads_protocol.h": protocol_source.render(),
     }
     for name, text in files.items():
         write_text(out_dir / name, text)
 
 
-def intent_names(labels: Sequence[str]) -> list[str]:
-    """Return a unique C identifier, QUADS_INTENT_..., for every label.
+def answer_names(slots: Sequence[Slot]) -> list[list[str]]:
+    """Return a unique C identifier for every label of every slot.
 
-    Accents are dropped, everything else that is not a letter or digit becomes `_`; a label of
-    which nothing remains becomes CLASS_<index>, a repeated name gets its index appended.
+    QUADS_INTENT_<LABEL> in a slot called `intent`, else QUADS_ANSWER_<SLOT>_<LABEL>. Accents are
+    dropped, everything else that is not a letter or digit becomes `_`; a label of which nothing
+    remains becomes CLASS_<index>, a repeated name gets its index appended.
     """
-    names: dict[str, None] = {}
-    for index, label in enumerate(labels):
-        ascii_label = unicodedata.normalize("NFKD", label).encode("ascii", "ignore").decode()
-        word = re.sub(r"[^A-Z0-9]+", "_", ascii_label.upper()).strip("_") or f"CLASS_{index}"
-        name = f"QUADS_INTENT_{word}"
-        while name in names:
-            name += f"_{index}"
-        names[name] = None
-    return list(names)
+    used: set[str] = set()
+    return [
+        [
+            _unique(f"{_prefix(slot, place)}_{_word(label, f'CLASS_{index}')}", index, used)
+            for index, label in enumerate(slot.labels)
+        ]
+        for place, slot in enumerate(slots)
+    ]
+
+
+def slot_names(slots: Sequence[Slot]) -> list[str]:
+    """Return a unique C identifier, QUADS_SLOT_<NAME>, for every slot."""
+    used: set[str] = set()
+    return [
+        _unique(f"QUADS_SLOT_{_word(slot.name, str(place))}", place, used)
+        for place, slot in enumerate(slots)
+    ]
+
+
+def _prefix(slot: Slot, place: int) -> str:
+    word = _word(slot.name, str(place))
+    return "QUADS_INTENT" if slot.name == INTENT else f"QUADS_ANSWER_{word}"
+
+
+def _word(text: str, otherwise: str) -> str:
+    plain = unicodedata.normalize("NFKD", text).encode("ascii", "ignore").decode()
+    return re.sub(r"[^A-Z0-9]+", "_", plain.upper()).strip("_") or otherwise
+
+
+def _unique(name: str, index: int, used: set[str]) -> str:
+    while name in used:
+        name += f"_{index}"
+    used.add(name)
+    return name
 
 
 def c_string(text: str) -> str:
@@ -154,7 +181,7 @@ def _matrix_row(name: str, linear: PackedLinear, kernels: str) -> dict[str, Any]
     }
 
 
-def _data(model: PackedModel, intents: list[str], kernels: str) -> dict[str, Any]:
+def _data(model: PackedModel, kernels: str) -> dict[str, Any]:
     digest = np.frombuffer(bytes.fromhex(model.model_hash), dtype=np.uint8)
     return {
         "arrays": [
@@ -165,8 +192,9 @@ def _data(model: PackedModel, intents: list[str], kernels: str) -> dict[str, Any
         "linears": dict(model.linears()),
         "norms": dict(model.norms()),
         "layers": model.layers,
-        "labels": [
-            (name, c_string(text)) for name, text in zip(intents, model.labels, strict=True)
+        "slots": [
+            (c_string(slot.name), segment.start, [c_string(label) for label in slot.labels])
+            for slot, segment in zip(model.slots, segments(model.slots), strict=True)
         ],
         "hash_bytes": _values(digest, indent=8),
         "sqrt_d": model_format.norm_sqrt_d(model.dims.d_model),

@@ -15,8 +15,10 @@ _SCALARS = {
     "residual_scale": "float, real value of one LSB of the residual stream",
     "pool_multiplier": "requantization of the token sums to the head's input",
     "logit_scale": "float, real value of one LSB of a logit",
+    "unknown_class": "label of the first slot that stands for what is no command; −1: none",
+    "reject_threshold": "least margin of an accepted command, in LSB of a logit",
     "MATRIX.bits": "bits per index",
-    "MATRIX.weight_scale": "float, real value of one LSB of a centroid",
+    "MATRIX.weight_scale": "float, real value of one LSB of a centroid, of the largest channel",
     "MATRIX.input_scale": "float, real value of one LSB of the input",
     "MATRIX.output_scale": "float, real value of one LSB of the output",
     "NORM.shift": "right shift of the scaled value",
@@ -35,10 +37,16 @@ numbers mean: [arithmetic.md](arithmetic.md).
 
 `model.safetensors` is one [safetensors](https://github.com/huggingface/safetensors) file. Its
 metadata has one entry, `quads`, a JSON object with `format_version`, `dims`
-({dims}), `labels`, `scalars`,
-`provenance` (free text about where the model comes from) and `model_hash` (SHA-256 over everything
-but the provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
+({dims}), `slots` (a list of
+`name` and `labels`; the head's outputs are the labels of all slots, one slot after the other),
+`frontend` ({frontends}: the arithmetic of the log-mel features), `scalars`, `provenance` (free
+text about where the model comes from) and `model_hash` (SHA-256 over everything but the
+provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
 values that break a bound of the arithmetic, and contents that do not match the hash.
+
+Version 1 files are read, too: `labels` in place of `slots` (one slot, `intent`), no `frontend`
+(`float`), no `unknown_class` (−1) and no `reject_threshold` (0). Their stored hash is checked as
+written; the model's own hash is that of its version {version} form.
 
 ## Tensors
 
@@ -75,6 +83,7 @@ def render_format_doc() -> str:
     dims = _EXAMPLE
     head = _HEAD.format(
         version=model_format.FORMAT_VERSION,
+        frontends=", ".join(f"`{name}`" for name in model_format.FRONTENDS),
         dims=", ".join(f"`{name}`" for name in vars(dims)),
         example=f"{dims.n_mels} mels, {dims.n_frames} frames, d_model {dims.d_model}, "
         f"{dims.n_heads} heads, {dims.n_classes} classes and 4 bits",
@@ -98,6 +107,7 @@ def _shape(shape: tuple[int, ...]) -> str:
 def _scalar_table() -> str:
     names = [
         *model_format.MODEL_SCALARS,
+        *model_format.DECISION_SCALARS,
         *(f"MATRIX.{name}" for name in model_format.LINEAR_SCALARS),
         *(f"NORM.{name}" for name in model_format.NORM_SCALARS),
         *(f"layers.N.{name}" for name in model_format.LAYER_SCALARS),

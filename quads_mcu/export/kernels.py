@@ -28,8 +28,7 @@ class Kernels:
 
     linear_bytes: workspace of quads_linear_s8 and quads_linear_add_s16 from (rows, n_in).
     head_bytes: workspace of quads_head from n_in.
-    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, stride); the stride
-        is d_model.
+    attention_bytes: workspace of quads_attention_head from (n_tokens, d_head, d_model).
     row_step: rows are computed in groups of so many; blocks are multiples of it.
     least_rows: rows from (n_tokens, d_model), below which decoding the weights anew for every block
         costs more than the memory is worth.
@@ -51,15 +50,15 @@ def _plain_linear_bytes(rows: int, n_in: int) -> int:
     return PLAIN_TILE_ROWS * n_in
 
 
-def _plain_attention_bytes(n_tokens: int, d_head: int, stride: int) -> int:
+def _plain_attention_bytes(n_tokens: int, d_head: int, d_model: int) -> int:
     """Scores, padded to 8 bytes, and exponentials of one query."""
-    del d_head, stride
+    del d_head, d_model
     return (n_tokens + 1) // 2 * 8 + 2 * n_tokens
 
 
-def _dsp_attention_bytes(n_tokens: int, d_head: int, stride: int) -> int:
+def _dsp_attention_bytes(n_tokens: int, d_head: int, d_model: int) -> int:
     """Multipliers, and scores with queries and keys or powers with values and sums of one block."""
-    pairs = min(max(1, stride // (2 * DSP_QUERY_SHARE)), (n_tokens + 1) // 2)
+    pairs = min(max(1, d_model // (2 * DSP_QUERY_SHARE)), (n_tokens + 1) // 2)
     tokens = (n_tokens + 7) // 8 * 8
     scoring = 8 * pairs * tokens + 4 * pairs * d_head + 8 * d_head
     weighting = 4 * pairs * tokens + 8 * tokens + 32 * pairs

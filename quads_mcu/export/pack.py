@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 import quads_mcu
+from quads_mcu import slots as slot_table
 from quads_mcu.errors import ExportError, ModelFormatError
 from quads_mcu.model import codebook
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
@@ -33,6 +34,7 @@ from quads_mcu.model_format import (
     check,
     linear_shapes,
 )
+from quads_mcu.slots import Slot
 
 QUANTIZED_STUDENT = "student_quantized.safetensors"
 MAX_FILE_BYTES = 1 << 30
@@ -60,16 +62,18 @@ MEL = Grid(MEL_SCALE, MEL_ZERO_POINT)
 class PackedSource:
     """A trained student before packing.
 
-    centroids: float (2**bits,) and indices: uint8 (N, K) by name of `linear_shapes`, K tap-major
-    for convolutions; tensors: biases, norms and positions by name of `Student.state_dict`; grids:
-    by site name of `quads_mcu.training.activations`.
+    bits; centroids: float (2**bits,); indices: uint8 (N, K), K tap-major for convolutions; scales:
+    float (N,), where output channels have them: by name of `linear_shapes`. tensors: biases, norms
+    and positions by name of `Student.state_dict`; grids: by site name of
+    `quads_mcu.training.activations`.
     """
 
     dims: Dimensions
-    labels: tuple[str, ...]
-    bits: int
+    slots: tuple[Slot, ...]
+    bits: Mapping[str, int]
     centroids: Mapping[str, Real]
     indices: Mapping[str, NDArray[np.uint8]]
+    scales: Mapping[str, Real]
     tensors: Mapping[str, Real]
     grids: Mapping[str, Grid]
     provenance: Mapping[str, str]
@@ -126,15 +130,18 @@ def load_packed_source(run_dir: Path) -> PackedSource:
             name: Grid(float(grid["scale"]), int(grid["zero_point"]))
             for name, grid in scalars["grids"].items()
         }
-        bits = int(scalars["bits"])
-        labels = tuple(map(str, scalars["labels"]))
+        bits = {str(name): int(width) for name, width in scalars["bits"].items()}
+        slots = slot_table.of_student(scalars)
         provenance = {str(k): str(v) for k, v in scalars.get("provenance", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
         raise ExportError(f"{path}: damaged: {problem!r}; {_RETRAIN}") from None
     if problem_text := dims.problem():
         raise ExportError(f"{path}: {problem_text}; choose another preset or window and {_RETRAIN}")
-    centroids, indices = {}, {}
+    _check_bits(dims, bits)
+    centroids, indices, scales = {}, {}, {}
     for name in linear_shapes(dims):
+        if (rows := tensors.get(f"codebook.{name}.scales")) is not None:
+            scales[name] = rows.astype(np.float64)
         try:
             centroids[name] = tensors[f"codebook.{name}.centroids"].astype(np.float64)
             indices[name] = _rows(tensors[f"codebook.{name}.indices"])
@@ -147,7 +154,7 @@ def load_packed_source(run_dir: Path) -> PackedSource:
         if name.startswith(prefix)
     }
     provenance["quads_mcu"] = quads_mcu.__version__
-    return PackedSource(dims, labels, bits, centroids, indices, others, grids, provenance)
+    return PackedSource(dims, slots, bits, centroids, indices, scales, others, grids, provenance)
 
 
 def pack_source(source: PackedSource) -> PackedModel:
@@ -156,11 +163,8 @@ def pack_source(source: PackedSource) -> PackedModel:
     Raises:
         ExportError: as for `pack`.
     """
-    if source.bits not in BITS:
-        raise ExportError(
-            f"{source.bits} bits per index; the packed format has {', '.join(map(str, BITS))}"
-        )
     dims, grid = source.dims, source.grid
+    _check_bits(dims, source.bits)
     d = dims.d_model
     residual = grid("residual").scale
     position_multiplier = max(1, round(grid("positions").scale / residual))
@@ -170,7 +174,7 @@ def pack_source(source: PackedSource) -> PackedModel:
     head = _linear(source, "head", Grid(pooled), None)
     model = PackedModel(
         dims=dims,
-        labels=source.labels,
+        slots=source.slots,
         conv1=_linear(source, "conv1", MEL, grid("conv1").scale),
         conv1_gelu=_gelu_int8(grid("conv1").scale, grid("conv1_gelu")),
         conv1_gelu_zero_point=grid("conv1_gelu").zero_point,
@@ -184,6 +188,7 @@ def pack_source(source: PackedSource) -> PackedModel:
         pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
+        unknown_class=slot_table.unknown_class(source.slots),
         provenance=dict(source.provenance),
     )
     try:
@@ -191,6 +196,15 @@ def pack_source(source: PackedSource) -> PackedModel:
     except ModelFormatError as problem:
         raise ExportError(f"the trained student cannot be packed: {problem}; {_RETRAIN}") from None
     return model
+
+
+def _check_bits(dims: Dimensions, bits: Mapping[str, int]) -> None:
+    for name in linear_shapes(dims):
+        if bits.get(name) not in BITS:
+            raise ExportError(
+                f"{name} was trained at {bits.get(name)} bits, to compare with; the packed format "
+                f"has {', '.join(map(str, BITS))}: set [quantization] bits and {_RETRAIN}"
+            )
 
 
 def _layer(source: PackedSource, prefix: str) -> PackedLayer:
@@ -234,20 +248,21 @@ _LAYER_SITES = (
 def _linear(source: PackedSource, name: str, x: Grid, output_scale: float | None) -> PackedLinear:
     """Pack one matrix; without an output scale (the head) sums stay as they are."""
     n, _ = shape = linear_shapes(source.dims)[name]
-    centroids, indices = source.centroids[name], source.indices[name]
+    bits, centroids, indices = source.bits[name], source.centroids[name], source.indices[name]
     if indices.shape != shape or indices.dtype != np.uint8:
         raise ExportError(
             f"{name}: indices are {indices.dtype} {indices.shape}, expected uint8 {shape}"
         )
-    if centroids.shape != (1 << source.bits,) or int(indices.max()) >> source.bits:
+    if centroids.shape != (1 << bits,) or int(indices.max()) >> bits:
         used = max(len(centroids), int(indices.max()) + 1)
         raise ExportError(
-            f"{name} uses {used} different weights, {source.bits} bits hold {1 << source.bits}; "
+            f"{name} uses {used} different weights, {bits} bits hold {1 << bits}; "
             f"set [quantization] bits and {_RETRAIN}"
         )
     _finite(f"{name}.centroids", centroids)
     packed, weight_scale = codebook.to_int8(centroids)
-    product_scale = x.scale * weight_scale
+    rows = _row_scales(source, name, n)
+    product_scale = x.scale * weight_scale * rows
     has_bias = not name.endswith(".key")
     bias = source.tensor(f"{name}.bias", (n,)) if has_bias else np.zeros(n)
     folded = np.rint(bias / product_scale)
@@ -255,21 +270,32 @@ def _linear(source: PackedSource, name: str, x: Grid, output_scale: float | None
     if np.abs(folded).max() >= 1 << 31:
         raise ExportError(
             f"{name}: bias {float(np.abs(bias).max()):.3g} is too large for its scale "
-            f"{product_scale:.3g}; {_RETRAIN} and lower learning rates"
+            f"{float(product_scale.min()):.3g}; {_RETRAIN} and lower learning rates"
         )
-    multiplier = np.zeros(0, np.int32)
-    if output_scale is not None:
-        multiplier = np.array([_multiplier(name, product_scale / output_scale)], np.int32)
+    factors = np.zeros(0) if output_scale is None else product_scale / output_scale
     return PackedLinear(
-        bits=source.bits,
+        bits=bits,
         indices=indices,
         centroids=packed,
         bias=folded.astype(np.int32),
-        multiplier=multiplier,
-        weight_scale=weight_scale,
+        multiplier=np.array([_multiplier(name, float(factor)) for factor in factors], np.int32),
+        weight_scale=weight_scale * float(rows.max()),
         input_scale=x.scale,
-        output_scale=product_scale if output_scale is None else output_scale,
+        output_scale=float(product_scale[0]) if output_scale is None else output_scale,
     )
+
+
+def _row_scales(source: PackedSource, name: str, n: int) -> Real:
+    """Return the scales of the output channels, (N,), or (1,) where all have the codebook's."""
+    rows = source.scales.get(name)
+    if rows is None:
+        return np.ones(1)
+    _finite(f"{name}.scales", rows)
+    if rows.shape != (n,) or rows.min() <= 0 or name == "head":
+        raise ExportError(
+            f"{name}.scales: expected {n} positive scales, none for the head; {_RETRAIN}"
+        )
+    return rows
 
 
 def _multiplier(name: str, factor: float) -> int:

@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quads_mcu import model_format
+from quads_mcu.console import Progress
 from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, kernels, pack, planner
+from quads_mcu.export import csource, kernels, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -94,21 +95,33 @@ def _needs(
     }
 
 
-def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> Cost:
+def export(
+    run: RunDir,
+    board: Board,
+    *,
+    bits: int | None,
+    out: Path | None,
+    progress: Progress = lambda *_: None,
+) -> Cost:
     """Pack the run's student, check that it fits, and write its C source.
+
+    With [data] unknown, the threshold of rejection is set on split valid.
 
     Raises:
         ExportError: the run was trained at other bits, cannot be represented, or does not fit.
     """
-    trained = run.config().quantization.bits
+    config = run.config()
+    trained = config.quantization.bits
     if bits is not None and bits != trained:
         raise ExportError(
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
             f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
         )
-    model = pack.pack(run.path)
+    model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
     memory.place(board, cost.needs)
+    if config.data.unknown:
+        model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
     csource.write_sources(model, source_dir, board.kernels)

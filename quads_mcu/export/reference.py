@@ -24,6 +24,7 @@ from quads_mcu.model_format import (
     exp_table,
     norm_sqrt_d,
 )
+from quads_mcu.slots import segments
 
 Int = NDArray[np.int64]
 Trace = Callable[[str, Int], None]
@@ -171,6 +172,39 @@ class Reference:
         octaves = np.minimum(z >> EXP_FRACTION_BITS, 14)
         e: Int = self._exp[fraction] >> octaves
         return e
+
+
+def margins(
+    model: PackedModel, logits: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return each slot's answer and the utterance's margin (docs/arithmetic.md, section 7).
+
+    Args:
+        logits: int32 (N, n_classes).
+    Returns:
+        int64 (N, n_slots), indices into the slots' labels, never the unknown one; int64 (N,), the
+        least distance over the slots from the answer's logit to the slot's next greatest.
+    """
+    answers, distances = [], []
+    for place, segment in enumerate(segments(model.slots)):
+        part = logits[:, segment].astype(np.int64)
+        known = part.copy()
+        if place == 0 and model.unknown_class >= 0:
+            known[:, model.unknown_class] = -(1 << 62)
+        best = known.argmax(axis=1)
+        greatest = np.take_along_axis(part, best[:, None], axis=1)[:, 0]
+        np.put_along_axis(part, best[:, None], -(1 << 62), axis=1)
+        answers.append(best)
+        distances.append(greatest - part.max(axis=1))
+    return np.stack(answers, axis=1), np.min(distances, axis=0)
+
+
+def decide(
+    model: PackedModel, logits: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
+    """Return what a device says: answers, int64 (N, n_slots), and which are rejected, bool (N,)."""
+    answers, margin = margins(model, logits)
+    return answers, margin < model.reject_threshold
 
 
 def _bit_length(values: Int) -> Int:

@@ -16,6 +16,7 @@ from quads_mcu.errors import TrainingError
 
 INT8_MAX = 127
 _LLOYD_STEPS = 200
+_ROW_STEPS = 3
 _HISTOGRAM_BINS = 4096
 # Longest cluster the dynamic programme considers, in multiples of the average one.
 _LONGEST = 16
@@ -50,6 +51,31 @@ def fit(values: NDArray[Any], bits: int) -> Float32:
     centroids = np.clip(_lloyd(ordered, first, starts), ordered[0], ordered[-1])
     padding = np.full(k - len(centroids), centroids[-1])
     return np.concatenate([centroids, padding]).astype(np.float32)
+
+
+def fit_rows(values: NDArray[Any], bits: int) -> tuple[Float32, Float32]:
+    """Fit one codebook and a scale per row: values[n] is near scales[n] * centroids[index].
+
+    Alternates k-means of the rows divided by their scales with the scales of least squares.
+
+    Args:
+        values: (N, ...), N rows.
+        bits: the codebook has 2**bits centroids.
+    Returns:
+        centroids, float32 (2**bits,), ascending; scales, float32 (N,), positive.
+    Raises:
+        TrainingError: as for `fit`.
+    """
+    rows = np.asarray(values, np.float32).reshape(len(values), -1)
+    scales = np.sqrt(np.square(rows).mean(axis=1))
+    scales[scales == 0] = 1
+    for _ in range(_ROW_STEPS):
+        centroids = fit(rows / scales[:, None], bits)
+        decoded = centroids[assign(rows / scales[:, None], centroids)]
+        energy = np.square(decoded).sum(axis=1)
+        fitted = (rows * decoded).sum(axis=1) / np.maximum(energy, np.float32(1e-30))
+        scales = np.where(fitted > 0, fitted, scales)
+    return centroids, scales.astype(np.float32)
 
 
 def assign(values: NDArray[Any], centroids: NDArray[Any]) -> NDArray[np.uint8]:

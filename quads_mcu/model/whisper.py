@@ -1,12 +1,11 @@
-"""Encoder weights of Whisper from `.npz` (openai-whisper names) or `.safetensors` (either naming).
+"""Encoder weights of Whisper under this project's names, every tensor checked.
 
-Files are read without pickle and every tensor is checked against the sizes the file implies.
+Names of openai-whisper and of transformers are understood; sizes follow from the tensors.
 """
 
 from __future__ import annotations
 
 import re
-import zipfile
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +15,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu.errors import TrainingError
+from quads_mcu.model import whisper_files
 from quads_mcu.model.dimensions import CONV_KERNEL, WHISPER, Dimensions, Preset
 
-MAX_FILE_BYTES = 8 << 30
 # Positions of a published Whisper encoder: 30 s.
 WHISPER_TOKENS = 1500
 _HEAD_WIDTH = 64
@@ -89,83 +88,19 @@ class WhisperEncoder:
 
 
 def read_encoder(path: Path) -> WhisperEncoder:
-    """Read the encoder from a Whisper file; decoder tensors are ignored.
+    """Read the encoder of a Whisper checkpoint (`whisper_files` lists the containers).
 
     Raises:
         TrainingError: missing, unreadable or not a Whisper encoder; the message names the file
             and the tensor.
     """
     try:
-        raw = _read_raw(path)
-        tensors = _rename(raw)
+        tensors = _rename(whisper_files.read(path))
         encoder = WhisperEncoder(_preset(tensors), _n_mels(tensors), tensors)
         _check(encoder)
     except TrainingError as problem:
         raise TrainingError(f"{path}: {problem}") from None
     return encoder
-
-
-def initial_state(encoder: WhisperEncoder, dims: Dimensions, where: str) -> Weights:
-    """Return the weights for a student of `dims`, which must have the file's sizes.
-
-    Raises:
-        TrainingError: another width, depth or number of mel bands; `where` names the file.
-    """
-    size = encoder.preset
-    if dims.n_mels != encoder.n_mels:
-        raise TrainingError(
-            f"{where} was trained on {encoder.n_mels} mel bands, the student has {dims.n_mels}; "
-            f'set [audio] n_mels = {encoder.n_mels} or [student] init = "random"'
-        )
-    student = Preset(dims.d_model, dims.n_heads, dims.n_layers)
-    if student != size:
-        raise TrainingError(
-            f"{where} has width {size.d_model}, {size.n_heads} heads, {size.n_layers} layers, "
-            f"the student {student.d_model}, {student.n_heads}, {student.n_layers}; choose the "
-            'preset of equal size or [student] init = "random"'
-        )
-    return encoder.state(dims.n_tokens)
-
-
-def _read_raw(path: Path) -> dict[str, NDArray[Any]]:
-    if not path.is_file():
-        raise TrainingError("no such file; set a Whisper encoder file or leave the setting empty")
-    if path.stat().st_size > MAX_FILE_BYTES:
-        raise TrainingError(f"{path.stat().st_size} bytes, limit {MAX_FILE_BYTES}")
-    if path.suffix == ".npz":
-        return _read_npz(path)
-    if path.suffix == ".safetensors":
-        return _read_safetensors(path)
-    raise TrainingError(f"suffix {path.suffix!r}; use .npz or .safetensors")
-
-
-def _read_npz(path: Path) -> dict[str, NDArray[Any]]:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            unpacked = sum(item.file_size for item in archive.infolist())
-        if unpacked > MAX_FILE_BYTES:
-            raise TrainingError(f"unpacks to {unpacked} bytes, limit {MAX_FILE_BYTES}")
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files if _is_encoder(name)}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as problem:
-        raise TrainingError(f"not a readable .npz file: {problem}") from None
-
-
-def _read_safetensors(path: Path) -> dict[str, NDArray[Any]]:
-    from safetensors import SafetensorError, safe_open
-
-    try:
-        with safe_open(path, framework="numpy") as file:
-            names = [name for name in file.keys() if _is_encoder(name)]  # noqa: SIM118
-            return {name: file.get_tensor(name) for name in names}
-    except (OSError, SafetensorError, TypeError) as problem:
-        raise TrainingError(
-            f"not a readable .safetensors file of float32 or float16: {problem}"
-        ) from None
-
-
-def _is_encoder(name: str) -> bool:
-    return "decoder." not in name and "proj_out" not in name
 
 
 def _rename(raw: Mapping[str, NDArray[Any]]) -> Weights:

@@ -8,7 +8,7 @@ them (device/energy.py). Nothing is compiled or run.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -144,6 +144,7 @@ def analyze(name: str, model: PackedModel, board: Board) -> Analysis:
     Raises:
         ExportError: the board's kernels are unknown.
     """
+    model = replace(model, frontend=board.frontend)
     memory = fitting.memory(model, board)
     parts, method = _parts(model, board)
     return Analysis(

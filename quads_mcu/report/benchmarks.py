@@ -27,7 +27,6 @@ from quads_mcu.model_format import STAGES
 from quads_mcu.paths import data_dir
 from quads_mcu.report import costs, kernel_counts, profile
 from quads_mcu.report.emulated_kernel import CORES, EmulatedKernels
-from quads_mcu.report.emulated_kernel import Call as HarnessCall
 
 Row = dict[str, Any]
 
@@ -47,7 +46,7 @@ WINDOW_S, N_MELS, N_CLASSES, MODEL_BITS = 3.0, 80, 31, 4
 NAMES = {
     "kernels": ("core", "variant", "kernel", "bits", "n", "k", "t"),
     "kernels_plain": ("core", "variant", "kernel", "bits", "n", "k", "t"),
-    "frontend": ("core", "n_mels", "stage"),
+    "frontend": ("core", "arithmetic", "n_mels", "stage"),
     "models": ("board", "preset"),
 }
 # Counts are exact; what grows more than this over the kept figure is a regression.
@@ -209,31 +208,33 @@ def blocks(variant: str, n: int, k: int, t: int) -> list[int]:
 
 def frontend(core: str, n_mels: int) -> list[Row]:
     """Return instructions per 10 ms frame: the whole frame and each of its stages."""
+    arithmetic = frontend_arithmetic(core)
+    width = np.float32 if arithmetic == "float" else np.uint32
     sources = sorted((data_dir("firmware") / "src" / "frontend").glob("*.c"))
     functions = [f"quads_frontend_{stage}" for stage in (*FRONTEND_STAGES, "process")]
-    rng = np.random.default_rng(0)
-    ring = rng.normal(0, 3000, 400).astype(np.int16)
-    power = rng.uniform(1e-4, 1, 201).astype(np.float32)
-    energy = rng.uniform(1e-4, 1, n_mels).astype(np.float32)
+    ring = np.random.default_rng(0).normal(0, 3000, 400).astype(np.int16)
     state = np.concatenate([ring, np.array([160, 160], np.int16)])  # quads_frontend_t: 160 missing
     mel, consumed = np.zeros(n_mels, np.int8), np.zeros(1, np.uint32)
-    calls = [
-        HarnessCall(functions[0], (ring, 160, np.zeros(201, np.float32))),
-        HarnessCall(functions[1], (power, np.zeros(n_mels, np.float32))),
-        HarnessCall(functions[2], (energy, mel)),
-        HarnessCall(functions[3], (state, ring[:160], 160, consumed, mel)),
-    ]
     with tempfile.TemporaryDirectory() as folder:
         tables = Path(folder) / "frontend_tables.h"
-        tables.write_text(frontend_source.render(n_mels), encoding="utf-8")
+        tables.write_text(frontend_source.render(n_mels, arithmetic), encoding="utf-8")
         with EmulatedKernels(core, "plain", functions, sources, [tables.parent]) as built:
-            outcomes = built.run(calls)
-    compiler = compiler_version(core)
+            power = built.call(functions[0], ring, 160, np.zeros(201, width))
+            energies = np.zeros(n_mels, np.float32 if arithmetic == "float" else np.uint64)
+            energy = built.call(functions[1], power.arrays[1], energies)
+            level = built.call(functions[2], energy.arrays[1], mel)
+            frame = built.call(functions[3], state, ring[:160], 160, consumed, mel)
     return [
-        {"core": core, "n_mels": n_mels, "stage": stage, "instructions": outcome.instructions,
-         "compiler": compiler}
-        for stage, outcome in zip((*FRONTEND_STAGES, "frame"), outcomes, strict=True)
+        {"core": core, "arithmetic": arithmetic, "n_mels": n_mels, "stage": stage,
+         "instructions": outcome.instructions, "compiler": compiler_version(core)}
+        for stage, outcome in zip(
+            (*FRONTEND_STAGES, "frame"), (power, energy, level, frame), strict=True)
     ]  # fmt: skip
+
+
+def frontend_arithmetic(core: str) -> str:
+    """Return the arithmetic that boards with this core choose: fixed without an FPU."""
+    return "fixed" if core == "m0" else "float"
 
 
 def model_boards() -> list[Board]:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu import __version__
+from quads_mcu import __version__, slots
 from quads_mcu.config import Config
 from quads_mcu.device import energy
 from quads_mcu.device.boards import Board
@@ -18,11 +18,11 @@ from quads_mcu.export.project import Cost
 from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.paths import data_dir
 from quads_mcu.report import evaluation
-from quads_mcu.report.statistics import accuracy, confusion
+from quads_mcu.report.statistics import confusion, per_slot, whole_command, wilson_interval
 from quads_mcu.run_dir import RunDir, write_json, write_text
 
 if TYPE_CHECKING:
-    from quads_mcu.audio.datasets import Clips
+    from quads_mcu.audio.utterances import Clips
     from quads_mcu.device.client import Hello, Stats
 
 EVIDENCE = {
@@ -55,11 +55,13 @@ class BoardReport:
                 "build_id": "",
             },
             "model": _model_json(model),
-            "labels": list(model.labels),
+            "slots": slots.to_json(model.slots),
             "data": {"split": "", "utterances": 0, "problems": ""},
             "equality": {"utterances": 0},
             "accuracy": {},
-            "confusion": [],
+            "slot_accuracy": {},
+            "rejected": None,
+            "confusion": {},
             "memory": {},
             "latency": {"instructions": [], "instructions_total": 0, "estimate_ms": 0.0},
             "energy": {},
@@ -84,25 +86,43 @@ class BoardReport:
         clips: Clips,
         reference: NDArray[np.int64],
         board: NDArray[np.int64],
+        rejected: NDArray[np.bool_],
     ) -> None:
-        """Note accuracies and the board's confusion matrix."""
-        from quads_mcu.audio.datasets import report as problem_report
+        """Note accuracies, confusion matrices and rejected commands of the board.
 
-        n = self.model.dims.n_classes
+        reference, board: int64 (N, n_slots), answers whether rejected or not; rejected: bool (N,).
+        """
+        from quads_mcu.audio.utterances import report as problem_report
+
+        truth, known = clips.answers, self.model.slots
         self.values["data"] = {
             "split": split,
-            "utterances": len(clips.labels),
+            "utterances": len(truth),
             "problems": problem_report(clips.problems),
         }
         found = self.values["accuracy"]
         stored = evaluation.stored(self.run, self.model.model_hash)
-        if stored and stored["split"] == split and stored["labels"] == clips.labels.tolist():
+        if stored and stored["split"] == split and stored.get("truth") == truth.tolist():
             found["float student"] = stored["float"]
         bits = self.config.quantization.bits
-        found[f"{bits}-bit reference"] = accuracy(clips.labels, reference, n).to_json()
-        found[self.board.name] = accuracy(clips.labels, board, n).to_json()
-        self.values["equality"]["utterances"] = len(clips.labels)
-        self.values["confusion"] = confusion(clips.labels, board, n).tolist()
+        found[f"{bits}-bit reference"] = whole_command(truth, reference, known).to_json()
+        found[self.board.name] = whole_command(truth, board, known).to_json()
+        self.values["equality"]["utterances"] = len(truth)
+        if self.model.unknown_class >= 0 or self.model.reject_threshold > 0:
+            count = int(rejected.sum())
+            share = [round(100 * bound, 3) for bound in wilson_interval(count, len(truth))]
+            self.values["rejected"] = {
+                "commands": count,
+                "of": len(truth),
+                "percent": round(100 * count / len(truth), 3),
+                "interval_95_percent": share,
+            }
+        by_slot = per_slot(truth, board, known)
+        self.values["slot_accuracy"] = {name: a.to_json() for name, a in by_slot.items()}
+        self.values["confusion"] = {
+            slot.name: confusion(truth[:, at], board[:, at], len(slot.labels)).tolist()
+            for at, slot in enumerate(known)
+        }
 
     def memory(self, stats: Stats) -> None:
         """Note memory, predicted by `export` and measured by linker and high-water marks."""

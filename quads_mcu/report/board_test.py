@@ -91,6 +91,10 @@ def tables(values: dict[str, Any]) -> list[Table]:
         )
         for name, a in values["accuracy"].items()
     ]
+    if lost := values["rejected"]:
+        interval = "{:.1f} - {:.1f} %".format(*lost["interval_95_percent"])
+        count = f"{lost['commands']} / {lost['of']}"
+        accuracy_rows.append(("rejected commands", count, f"{lost['percent']:.1f} %", interval))
     equality_rows = [
         (kind.replace("_", " "), f"{equality[kind]:,}", equality[f"{kind}_differing"])
         for kind in ("feature_bytes", "logits")
@@ -107,6 +111,7 @@ def tables(values: dict[str, Any]) -> list[Table]:
             columns,
             accuracy_rows,
         ),
+        *_slot_table(values),
         ("Board against reference", ("", "compared", "differing"), equality_rows),
         ("Memory, bytes", ("", "predicted", "measured"), memory_rows),
     ]
@@ -119,6 +124,16 @@ def tables(values: dict[str, Any]) -> list[Table]:
         ]
         found.append(("Thresholds", ("", "measured", "limit", ""), rows))
     return found
+
+
+def _slot_table(values: dict[str, Any]) -> list[Table]:
+    if len(values["slot_accuracy"]) < 2:
+        return []
+    rows = [
+        (name, f"{a['correct']} / {a['total']}", f"{a['percent']:.1f} %", f"{a['macro_f1']:.3f}")
+        for name, a in values["slot_accuracy"].items()
+    ]
+    return [("Slots on the board", ("slot", "correct", "accuracy", "macro F1"), rows)]
 
 
 def _work_table(values: dict[str, Any]) -> Table:

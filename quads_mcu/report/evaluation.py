@@ -10,38 +10,49 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu import model_format
-from quads_mcu.audio.datasets import Clips
+from quads_mcu import slots as slot_table
+from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.export.reference import Reference
-from quads_mcu.model.dimensions import Dimensions
-from quads_mcu.report.statistics import Accuracy, accuracy
+from quads_mcu.report.statistics import Accuracy, per_slot, whole_command
 from quads_mcu.run_dir import RunDir, write_json
+from quads_mcu.slots import Slot
 
 BATCH = 32
 
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What float student and packed model answer on one split."""
+    """What float student and packed model answer on one split, int64 (N, n_slots) each."""
 
     split: str
     model_hash: str
-    labels: NDArray[np.int64]
-    float_intents: NDArray[np.int64]
-    reference_intents: NDArray[np.int64]
-    n_classes: int
+    slots: tuple[Slot, ...]
+    truth: NDArray[np.int64]
+    float_answers: NDArray[np.int64]
+    reference_answers: NDArray[np.int64]
 
     @property
     def float_accuracy(self) -> Accuracy:
-        """Accuracy of the float student."""
-        return accuracy(self.labels, self.float_intents, self.n_classes)
+        """Accuracy of the float student; of several slots, all must be right."""
+        return whole_command(self.truth, self.float_answers, self.slots)
 
     @property
     def reference_accuracy(self) -> Accuracy:
-        """Accuracy of the packed integer model."""
-        return accuracy(self.labels, self.reference_intents, self.n_classes)
+        """Accuracy of the packed integer model; of several slots, all must be right."""
+        return whole_command(self.truth, self.reference_answers, self.slots)
+
+    def rows(self) -> list[tuple[str, str, str]]:
+        """Return (what, float student, integer reference) as text: whole commands, every slot."""
+        found = [("", self.float_accuracy.text(), self.reference_accuracy.text())]
+        if len(self.slots) > 1:
+            found[0] = ("all slots right", *found[0][1:])
+            floating = per_slot(self.truth, self.float_answers, self.slots)
+            packed = per_slot(self.truth, self.reference_answers, self.slots)
+            found += [(name, floating[name].text(), packed[name].text()) for name in packed]
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return figures and predictions as plain values."""
@@ -50,30 +61,40 @@ class Evaluation:
             "model_hash": self.model_hash,
             "float": self.float_accuracy.to_json(),
             "reference": self.reference_accuracy.to_json(),
-            "labels": self.labels.tolist(),
-            "float_intents": self.float_intents.tolist(),
-            "reference_intents": self.reference_intents.tolist(),
-            "n_classes": self.n_classes,
+            "slots": slot_table.to_json(self.slots),
+            "float_slots": _slots_json(self.truth, self.float_answers, self.slots),
+            "reference_slots": _slots_json(self.truth, self.reference_answers, self.slots),
+            "truth": self.truth.tolist(),
+            "float_answers": self.float_answers.tolist(),
+            "reference_answers": self.reference_answers.tolist(),
         }
 
 
+def _slots_json(
+    truth: NDArray[np.int64], answers: NDArray[np.int64], slots: tuple[Slot, ...]
+) -> dict[str, Any]:
+    return {name: found.to_json() for name, found in per_slot(truth, answers, slots).items()}
+
+
 def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Progress) -> Clips:
-    """Return the split's utterance windows, labelled by position in `labels`.
+    """Return the windows of the split's commands; `labels`: the model's, of every logit.
 
     Raises:
         ConfigError: the split is empty or has an intent the model does not know.
         AudioError: a source cannot be read.
     """
-    from quads_mcu.audio import datasets, sources
+    from quads_mcu.audio import datasets, sources, unknown
 
     dataset = sources.load(config, progress)
-    if tuple(dataset.labels) != labels:
+    found = slot_table.flat_labels(dataset.slots)
+    if found != labels:
         raise ConfigError(
-            f"the data has intents {', '.join(dataset.labels)}, "
-            f"the model {', '.join(labels)}; train it again"
+            f"the data has labels {', '.join(found)}, the model {', '.join(labels)}; train it again"
         )
     n_samples = window_samples(config)
-    clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
+    clips = datasets.load_pcm(
+        dataset, split, n_samples, config.data.trim, progress, keep=unknown.is_command
+    )
     if len(clips.pcm) == 0:
         raise ConfigError(f"the data has no usable utterance in split {split!r}")
     return replace(clips, problems=[*dataset.problems, *clips.problems])
@@ -84,13 +105,16 @@ def window_samples(config: Config) -> int:
     return round(config.audio.window_s * SAMPLE_RATE)
 
 
-def mel_features(pcm: NDArray[np.int16], dims: Dimensions, progress: Progress) -> NDArray[np.int8]:
-    """Return device features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
+def mel_features(
+    pcm: NDArray[np.int16], model: model_format.PackedModel, progress: Progress
+) -> NDArray[np.int8]:
+    """Return the device's features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
     from quads_mcu.audio.frontend import features
 
-    mel = np.empty((len(pcm), dims.n_frames, dims.n_mels), np.int8)
+    n_frames, n_mels = model.dims.n_frames, model.dims.n_mels
+    mel = np.empty((len(pcm), n_frames, n_mels), np.int8)
     for at in range(0, len(pcm), BATCH):
-        mel[at : at + BATCH] = features(pcm[at : at + BATCH], dims.n_mels, dims.n_frames)
+        mel[at : at + BATCH] = features(pcm[at : at + BATCH], n_mels, n_frames, model.frontend)
         progress("features", min(at + BATCH, len(pcm)), len(pcm))
     return mel
 
@@ -114,14 +138,14 @@ def evaluate(run: RunDir, split: str, progress: Progress) -> Evaluation:
     config = run.config()
     model = model_format.read(run.model_path)
     clips = load_clips(config, model.labels, split, progress)
-    mel = mel_features(clips.pcm, model.dims, progress)
+    mel = mel_features(clips.pcm, model, progress)
     evaluation = Evaluation(
         split=split,
         model_hash=model.model_hash,
-        labels=clips.labels,
-        float_intents=float_logits(run.path, mel).argmax(axis=1),
-        reference_intents=reference_logits(model, mel, progress).argmax(axis=1),
-        n_classes=model.dims.n_classes,
+        slots=model.slots,
+        truth=clips.answers,
+        float_answers=slot_table.argmax(float_logits(run.path, mel), model.slots),
+        reference_answers=slot_table.argmax(reference_logits(model, mel, progress), model.slots),
     )
     if split == "test":
         write_json(run.evaluation_path, evaluation.to_json())

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -110,6 +110,7 @@ def measure(model: PackedModel, board: Board, progress: Progress) -> Measured:
             f"board {board.name} does not count instructions; use an emulated one: --target "
             "qemu-an386"
         )
+    model = replace(model, frontend=board.frontend)
     rng = np.random.default_rng(0)
     pcm = rng.normal(0, 3000, model.dims.n_frames * SAMPLES_PER_FRAME).astype(np.int16)
     with tempfile.TemporaryDirectory(prefix="quads-profile-") as folder:

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+
+from quads_mcu.slots import Slot
 
 Z_95 = 1.959963984540054
 
@@ -73,3 +76,22 @@ def accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classe
     occurring = counts.sum(axis=1) > 0
     f1 = 2 * hits[occurring] / found[occurring]
     return Accuracy(int(hits.sum()), len(labels), float(f1.mean()) if f1.size else 0.0)
+
+
+def per_slot(
+    truth: NDArray[np.int64], answers: NDArray[np.int64], slots: Sequence[Slot]
+) -> dict[str, Accuracy]:
+    """Return each slot's accuracy and macro F1 of int64 (N, n_slots) answers, by slot name."""
+    return {
+        slot.name: accuracy(truth[:, at], answers[:, at], len(slot.labels))
+        for at, slot in enumerate(slots)
+    }
+
+
+def whole_command(
+    truth: NDArray[np.int64], answers: NDArray[np.int64], slots: Sequence[Slot]
+) -> Accuracy:
+    """Return how often every slot is right, and the mean of the slots' macro F1."""
+    correct = int((truth == answers).all(axis=1).sum())
+    f1 = [found.macro_f1 for found in per_slot(truth, answers, slots).values()]
+    return Accuracy(correct, len(truth), float(np.mean(f1)))

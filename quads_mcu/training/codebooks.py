@@ -7,16 +7,17 @@ every few steps each weight is assigned anew to the centroid nearest to its late
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from quads_mcu.model import codebook
-from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
-from quads_mcu.model_format import linear_shapes
+from quads_mcu.model_format import BITS, linear_shapes
+
+HALF_BITS = 16
 
 
 def parameter_name(linear: str) -> str:
@@ -44,25 +45,44 @@ class _Lookup(torch.autograd.Function):
 class Codebooks:
     """Codebooks of all matrices of one student.
 
-    centroids: float32 (2**bits,), trained; indices: int64, shaped as the weight. Keys are names of
-    `model_format.linear_shapes`.
+    centroids: float32 (2**bits,), trained; indices: int64, shaped as the weight; scales: float32
+    (N, 1, ...), one per output channel, for the matrices that have them. Keys are names of
+    `model_format.linear_shapes`. A matrix of 16 bits has no codebook, its weights are rounded to
+    half precision; one of 32 bits stays as it is.
     """
 
-    def __init__(self, centroids: dict[str, Tensor], indices: dict[str, Tensor]) -> None:
-        self.centroids = centroids
-        self.indices = indices
+    def __init__(self, bits: Mapping[str, int]) -> None:
+        self.centroids: dict[str, Tensor] = {}
+        self.indices: dict[str, Tensor] = {}
+        self.scales: dict[str, Tensor] = {}
+        self._halves = {name for name, width in bits.items() if width == HALF_BITS}
 
     @classmethod
-    def fit(cls, student: Student, bits: int) -> Codebooks:
-        """Fit k-means to the student's weights."""
-        centroids: dict[str, Tensor] = {}
-        indices: dict[str, Tensor] = {}
+    def fit(
+        cls, student: Student, bits: Mapping[str, int], *, channel_scales: bool = False
+    ) -> Codebooks:
+        """Fit k-means to the student's weights.
+
+        Args:
+            student: its matrices are fitted.
+            bits: by matrix; what is not named stays in float.
+            channel_scales: one scale per output channel besides the codebook; the head, whose
+                sums are the logits, has none.
+        """
+        found = cls(bits)
         for name, weight in latents(student).items():
+            if bits.get(name, HALF_BITS) not in BITS:
+                continue
             values = weight.detach().numpy()
-            fitted = codebook.fit(values, bits)
-            centroids[name] = torch.from_numpy(fitted).requires_grad_()
-            indices[name] = torch.from_numpy(codebook.assign(values, fitted).astype(np.int64))
-        return cls(centroids, indices)
+            if channel_scales and name != "head":
+                fitted, rows = codebook.fit_rows(values, bits[name])
+                shape = (-1,) + (1,) * (values.ndim - 1)
+                found.scales[name] = torch.from_numpy(rows).view(shape)
+            else:
+                fitted = codebook.fit(values, bits[name])
+            found.centroids[name] = torch.from_numpy(fitted).requires_grad_()
+        found.reassign(student)
+        return found
 
     def weights(self, student: Student, *, int8: bool) -> dict[str, Tensor]:
         """Return the quantized weights by parameter name, for `torch.func.functional_call`.
@@ -73,42 +93,80 @@ class Codebooks:
         """
         found = {}
         for name, latent in latents(student).items():
+            if name in self._halves:
+                found[parameter_name(name)] = latent + (latent.half().float() - latent).detach()
+            if name not in self.centroids:
+                continue
             centroids = self.centroids[name]
             centroids = _snap(centroids) if int8 else centroids
-            weight = _Lookup.apply(latent, centroids, self.indices[name])  # type: ignore[no-untyped-call]
-            found[parameter_name(name)] = weight
+            scale = self.scales.get(name)
+            relative = latent if scale is None else latent / scale
+            weight = _Lookup.apply(relative, centroids, self.indices[name])  # type: ignore[no-untyped-call]
+            found[parameter_name(name)] = weight if scale is None else weight * scale
         return found
 
     @torch.no_grad()
     def reassign(self, student: Student) -> None:
         """Assign every weight to the centroid nearest to its latent value."""
         for name, latent in latents(student).items():
+            if name not in self.centroids:
+                continue
+            scale = self.scales.get(name)
             order = self.centroids[name].argsort()
             ordered = self.centroids[name][order]
-            nearest = torch.bucketize(latent, (ordered[1:] + ordered[:-1]) / 2)
+            relative = latent if scale is None else latent / scale
+            nearest = torch.bucketize(relative, (ordered[1:] + ordered[:-1]) / 2)
             self.indices[name] = order[nearest]
+            self._fill(name, relative)
+
+    def _fill(self, name: str, values: Tensor) -> None:
+        """Give every centroid without members the upper half of the cluster that errs most."""
+        centroids, indices = self.centroids[name], self.indices[name]
+        for _ in range(len(centroids)):
+            empty = torch.bincount(indices.flatten(), minlength=len(centroids)) == 0
+            if not empty.any():
+                return
+            error = (values - centroids[indices]).square().flatten()
+            worst = torch.bincount(indices.flatten(), error, minlength=len(centroids)).argmax()
+            upper = (indices == worst) & (values > centroids[worst])
+            lower = (indices == worst) & ~upper
+            if not (upper.any() and lower.any()):
+                return
+            fresh = empty.nonzero()[0, 0]
+            centroids[fresh], centroids[worst] = values[upper].mean(), values[lower].mean()
+            indices[upper] = fresh
 
     @torch.no_grad()
     def snap(self, student: Student) -> None:
         """Replace the student's latent weights by the quantized ones."""
+        quantized = self.weights(student, int8=False)
         for name, latent in latents(student).items():
-            latent.copy_(self.centroids[name][self.indices[name]])
+            if parameter_name(name) in quantized:
+                latent.copy_(quantized[parameter_name(name)])
 
     def int8_scales(self) -> dict[str, float]:
-        """Return the scale of each codebook's int8 centroids."""
-        return {name: float(_int8_scale(value)) for name, value in self.centroids.items()}
+        """Return the scale of each matrix' int8 centroids, of its largest channel."""
+        found = {name: float(_int8_scale(value)) for name, value in self.centroids.items()}
+        return found | {n: found[n] * float(scale.max()) for n, scale in self.scales.items()}
 
     def state(self) -> dict[str, Tensor]:
         """Return tensors for a checkpoint; indices as uint8."""
         found = {f"{name}.centroids": value.detach() for name, value in self.centroids.items()}
+        found |= {f"{name}.scales": value.flatten() for name, value in self.scales.items()}
         return found | {f"{n}.indices": value.to(torch.uint8) for n, value in self.indices.items()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor], dims: Dimensions) -> Codebooks:
+    def from_state(cls, state: dict[str, Tensor], bits: Mapping[str, int]) -> Codebooks:
         """Undo `state`."""
-        names = linear_shapes(dims)
-        centroids = {name: state[f"{name}.centroids"].clone().requires_grad_() for name in names}
-        return cls(centroids, {name: state[f"{name}.indices"].long() for name in names})
+        found = cls(bits)
+        for name, width in bits.items():
+            if width not in BITS:
+                continue
+            found.centroids[name] = state[f"{name}.centroids"].clone().requires_grad_()
+            indices = found.indices[name] = state[f"{name}.indices"].long()
+            if (rows := state.get(f"{name}.scales")) is not None:
+                found.scales[name] = rows.view((-1,) + (1,) * (indices.ndim - 1))
+        return found
 
 
 def latents(student: Student) -> dict[str, Tensor]:

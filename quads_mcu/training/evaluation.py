@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
-from quads_mcu.model.encoder import Student
+from quads_mcu.model.encoder import Student, identity
 from quads_mcu.training import activations, checkpoint
 from quads_mcu.training.codebooks import Codebooks, parameter_name
 from quads_mcu.training.problem import Mel
@@ -45,15 +45,15 @@ def quantized_logits(run_dir: Path, mel: Mel) -> NDArray[np.float32]:
     tensors, scalars = checkpoint.read(path)
     try:
         student = Student(Dimensions(**scalars["dims"])).eval()
-        codebooks = Codebooks.from_state(checkpoint.part(tensors, "codebook."), student.dims)
+        codebooks = Codebooks.from_state(checkpoint.part(tensors, "codebook."), scalars["bits"])
         matrices = {parameter_name(name) for name in codebooks.centroids}
         found = student.load_state_dict(checkpoint.part(tensors, "student."), strict=False)
         grids = read_grids(scalars["grids"])
         if set(found.missing_keys) != matrices or found.unexpected_keys:
             raise KeyError(", ".join(found.missing_keys + found.unexpected_keys))
-    except (KeyError, TypeError, RuntimeError) as problem:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
-    site = activations.fake_quantize(grids)
+    site = activations.fake_quantize(grids) if grids else identity
     with torch.no_grad():
-        weights = codebooks.weights(student, int8=True)
+        weights = codebooks.weights(student, int8=bool(grids))
     return logits_of(lambda real: functional_call(student, weights, (real, site))[1], mel)

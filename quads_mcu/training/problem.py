@@ -10,9 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from quads_mcu import slots as slot_table
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import MEL_SCALE, MEL_ZERO_POINT
+from quads_mcu.slots import Slot
 
 Mel = NDArray[np.int8]
 Batch = tuple[NDArray[np.int64], Mel]
@@ -20,10 +22,10 @@ Batch = tuple[NDArray[np.int64], Mel]
 
 @dataclass(frozen=True)
 class Split:
-    """mel: int8 (N, n_frames, n_mels), unaugmented; labels: int64 (N,)."""
+    """mel: int8 (N, n_frames, n_mels), unaugmented; answers: int64 (N, n_slots)."""
 
     mel: Mel
-    labels: NDArray[np.int64]
+    answers: NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -49,7 +51,7 @@ class Problem:
     """
 
     dims: Dimensions
-    labels: tuple[str, ...]
+    slots: tuple[Slot, ...]
     train: Split
     valid: Split
     batches: Callable[[int], Iterator[Batch]]
@@ -58,25 +60,38 @@ class Problem:
     initial: dict[str, NDArray[np.float32]] | None = None
     fingerprint: str = ""
 
+    @property
+    def sizes(self) -> list[int]:
+        """Labels of each slot."""
+        return slot_table.sizes(self.slots)
+
     def check(self) -> None:
-        """Check that every class can be learned and measured.
+        """Check that every class can be learned, and that there is something to measure with.
+
+        Of several slots, rare labels may be missing in the validation split; an only slot's may
+        not.
 
         Raises:
-            TrainingError: names the split and the label.
+            TrainingError: names the split, the slot and the label.
         """
-        if len(self.labels) < 2:
-            raise TrainingError(
-                f"the data has {len(self.labels)} label(s) ({', '.join(self.labels)}); "
-                "a classifier needs at least two"
-            )
-        for name, split in (("train", self.train), ("valid", self.valid)):
-            counts = np.bincount(split.labels, minlength=len(self.labels))
-            missing = [label for label, count in zip(self.labels, counts, strict=True) if not count]
-            if missing:
+        for place, slot in enumerate(self.slots):
+            of_slot = f" of slot {slot.name}" if len(self.slots) > 1 else ""
+            if len(slot.labels) < 2:
                 raise TrainingError(
-                    f"split {name} has no usable utterance of {', '.join(missing)}; add some, or "
-                    "take the label out of the data"
+                    f"the data has {len(slot.labels)} label(s){of_slot} "
+                    f"({', '.join(slot.labels)}); a classifier needs at least two"
                 )
+            for name, split in (("train", self.train), ("valid", self.valid)):
+                counts = np.bincount(split.answers[:, place], minlength=len(slot.labels))
+                pairs = zip(slot.labels, counts, strict=True)
+                missing = [label for label, count in pairs if not count]
+                if missing and (name == "train" or not of_slot):
+                    raise TrainingError(
+                        f"split {name} has no usable utterance of {', '.join(missing)}{of_slot}; "
+                        "add some, or take the label out of the data"
+                    )
+        if not len(self.valid.mel):
+            raise TrainingError("split valid has no usable utterance; add some")
 
 
 def real_mel(mel: Mel) -> Tensor:

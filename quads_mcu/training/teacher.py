@@ -7,6 +7,7 @@ everything they depend on.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -19,11 +20,12 @@ from torch import Tensor
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
-from quads_mcu.model import whisper
+from quads_mcu.model import dimensions, whisper, whisper_files
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.paths import cache_dir
-from quads_mcu.training import checkpoint
+from quads_mcu.slots import sizes
+from quads_mcu.training import checkpoint, losses
 from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, digest
 from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
 
@@ -43,13 +45,15 @@ def outputs(
     Raises:
         TrainingError: the weights cannot be used.
     """
-    path = config.resolve(config.teacher.weights)
-    encoder = whisper.read_encoder(path)
-    dims = encoder.dimensions(n_frames, len(corpus.labels))
+    where = config.teacher.weights
+    encoder = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
+    dims = encoder.dimensions(n_frames, sum(sizes(corpus.slots)))
     weights = digest(*(part for item in sorted(encoder.tensors.items()) for part in item))
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
         settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
+    if config.teacher.projection == "pooling":
+        settings |= {"width": dimensions.PRESETS[config.student.preset].d_model}
     key = digest(fingerprint, dims, sorted(settings.items()), config.project.seed)
     cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
     if cached.exists():
@@ -76,36 +80,76 @@ def _compute(
     valid_mel = clean_features(valid.pcm, dims.n_mels, dims.n_frames, progress)
     features = _pooled(teacher, mel, progress)
     settings = config.teacher
-    train_head(teacher, features, train.labels, settings.head_epochs, config.project.seed)
+    slots = sizes(corpus.slots)
+    train_head(teacher, features, train.answers, slots, settings.head_epochs, config.project.seed)
     if settings.fine_tune_epochs:
         batches = AugmentedBatches(train, config, corpus.noises, dims.n_mels, dims.n_frames)
-        _fine_tune(teacher, batches, train.labels, settings.fine_tune_epochs, config, progress)
+        _fine_tune(teacher, batches, train.answers, slots, config, progress)
         features = _pooled(teacher, mel, progress)
     with torch.inference_mode():
         logits = teacher.head(features).numpy()
-        answers = teacher.head(_pooled(teacher, valid_mel, progress)).argmax(1).numpy()
-    accuracy = float(np.mean(answers == valid.labels))
+        valid_logits = teacher.head(_pooled(teacher, valid_mel, progress))
+    accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
+    if settings.projection == "pooling":
+        width = dimensions.PRESETS[config.student.preset].d_model
+        features = _pooled(teacher, mel, progress, lambda x: dilated_pooling(x, width))
     return TeacherOutputs(features.numpy(), logits, accuracy)
 
 
-def _pooled(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
-    """Return pooled features, float32 (N, d_model)."""
+def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
+    """Narrow features as the paper's authors do: a dilated max-pool over the feature axis.
+
+    Kernel 3, stride 2, and the dilation that gives `width` (1280 to 512: their 128).
+
+    Args:
+        tokens: float32 (..., d_model).
+    Returns:
+        float32 (..., width).
+    Raises:
+        TrainingError: `width` is half the features or more, and not all.
+    """
+    d_model = tokens.shape[-1]
+    if d_model == width:
+        return tokens
+    dilation = (d_model + 1 - 2 * width) // 2
+    if dilation < 1:
+        raise TrainingError(
+            f'[teacher] projection = "pooling" more than halves: {d_model} features do not become '
+            f'{width}; use "linear"'
+        )
+    pooled = F.max_pool1d(tokens.flatten(0, -2), kernel_size=3, stride=2, dilation=dilation)
+    return pooled.view(*tokens.shape[:-1], width)
+
+
+def _pooled(
+    teacher: Student,
+    mel: Mel,
+    progress: Progress,
+    narrowed: Callable[[Tensor], Tensor] = lambda tokens: tokens,
+) -> Tensor:
+    """Return features, narrowed and averaged over time, float32 (N, width)."""
     parts = []
     with torch.inference_mode():
         for at in range(0, len(mel), _BATCH):
-            parts.append(teacher(real_mel(mel[at : at + _BATCH]))[0])
+            tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]))
+            parts.append(narrowed(tokens).mean(dim=1))
             progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
     return torch.cat(parts).clone()
 
 
 def train_head(
-    teacher: Student, features: Tensor, labels: NDArray[np.int64], epochs: int, seed: int
+    teacher: Student,
+    features: Tensor,
+    answers: NDArray[np.int64],
+    slots: list[int],
+    epochs: int,
+    seed: int,
 ) -> None:
-    """Train the head on fixed features, float32 (N, d_model), with labels int64 (N,).
+    """Train the head on fixed features, float32 (N, d_model), with answers int64 (N, n_slots).
 
     The features are normalized for training; the head that stays takes them as they are.
     """
-    targets = torch.from_numpy(labels)
+    targets = torch.from_numpy(answers)
     mean, deviation = features.mean(0), features.std(0).clamp_min(1e-4)
     normal = (features - mean) / deviation
     head = torch.nn.Linear(features.shape[1], teacher.dims.n_classes)
@@ -114,8 +158,8 @@ def train_head(
     optimizer = torch.optim.AdamW(head.parameters(), lr=_HEAD_RATE, weight_decay=_WEIGHT_DECAY)
     rng = np.random.default_rng(seed)
     for _ in range(epochs):
-        for rows in np.array_split(rng.permutation(len(labels)), -(-len(labels) // _HEAD_BATCH)):
-            loss = F.cross_entropy(head(normal[rows]), targets[rows])
+        for rows in np.array_split(rng.permutation(len(answers)), -(-len(answers) // _HEAD_BATCH)):
+            loss = losses.cross_entropy(head(normal[rows]), targets[rows], slots)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
@@ -128,12 +172,12 @@ def train_head(
 def _fine_tune(
     teacher: Student,
     batches: AugmentedBatches,
-    labels: NDArray[np.int64],
-    epochs: int,
+    answers: NDArray[np.int64],
+    slots: list[int],
     config: Config,
     progress: Progress,
 ) -> None:
-    rate = config.teacher.fine_tune_lr
+    rate, epochs = config.teacher.fine_tune_lr, config.teacher.fine_tune_epochs
     optimizer = torch.optim.AdamW(teacher.parameters(), weight_decay=_WEIGHT_DECAY)
     total = epochs * len(batches)
     step = 0
@@ -142,7 +186,8 @@ def _fine_tune(
         for rows, mel in batches((1 << 20) + epoch):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _triangle(step / total)
-            loss = F.cross_entropy(teacher(real_mel(mel))[1], torch.from_numpy(labels[rows]))
+            logits = teacher(real_mel(mel))[1]
+            loss = losses.cross_entropy(logits, torch.from_numpy(answers[rows]), slots)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the teacher's loss is {float(loss)} in epoch {epoch + 1}; lower [teacher] "

@@ -9,11 +9,13 @@ from typing import Any
 
 import torch
 
+from quads_mcu import slots
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
-from quads_mcu.model import dimensions, whisper
+from quads_mcu.model import dimensions, whisper_files
 from quads_mcu.run_dir import RunDir
-from quads_mcu.training import data, teacher, trainer
+from quads_mcu.slots import Slot
+from quads_mcu.training import data, narrow, teacher, trainer
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
 
@@ -26,7 +28,7 @@ class TrainResult:
     """
 
     run_dir: Path
-    labels: tuple[str, ...]
+    slots: tuple[Slot, ...]
     bits: int
     teacher: float | None
     float_student: float
@@ -59,12 +61,12 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
     torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
     problem = load_problem(config, progress)
     loop = trainer.Trainer(
-        problem, config.train, config.quantization.bits, config.project.seed, run.path
+        problem, config.train, config.quantization, config.project.seed, run.path
     )
     loop.run(progress)
     return TrainResult(
         run_dir=run.path,
-        labels=problem.labels,
+        slots=problem.slots,
         bits=config.quantization.bits,
         teacher=problem.teacher.valid_accuracy if problem.teacher else None,
         float_student=loop.best["float"][0],
@@ -80,17 +82,17 @@ def load_problem(config: Config, progress: Progress) -> Problem:
         config.student.preset,
         n_mels=config.audio.n_mels,
         window_s=config.audio.window_s,
-        n_classes=max(2, len(corpus.labels)),
+        n_classes=max(2, sum(slots.sizes(corpus.slots))),
     )
     batches = data.AugmentedBatches(corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames)
 
     def split(part: data.Utterances) -> Split:
         mel = data.clean_features(part.pcm, dims.n_mels, dims.n_frames, progress)
-        return Split(mel, part.labels)
+        return Split(mel, part.answers)
 
     # Checked before any work on the teacher.
     problem = Problem(
-        dims, corpus.labels, split(corpus.train), split(corpus.valid), batches, len(batches)
+        dims, corpus.slots, split(corpus.train), split(corpus.valid), batches, len(batches)
     )
     problem.check()
     return _with_whisper(config, problem, corpus, progress)
@@ -101,8 +103,9 @@ def _with_whisper(
 ) -> Problem:
     initial = None
     if config.student.init != "random":
-        path = config.resolve(config.student.init)
-        initial = whisper.initial_state(whisper.read_encoder(path), problem.dims, str(path))
+        where = config.student.init
+        path = whisper_files.locate(where, config.resolve(where))
+        initial = narrow.initial_state(path, problem, config.project.seed, progress)
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:

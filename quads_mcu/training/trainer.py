@@ -15,14 +15,17 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 from torch.func import functional_call
 
-from quads_mcu.config import TrainSection
+from quads_mcu import slots
+from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.encoder import Student, identity
+from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
-from quads_mcu.training import activations, checkpoint
+from quads_mcu.slots import Slot
+from quads_mcu.training import activations, bits, checkpoint, losses
 from quads_mcu.training.activations import Grid, Grids
-from quads_mcu.training.codebooks import Codebooks, latents
+from quads_mcu.training.codebooks import Codebooks
 from quads_mcu.training.problem import Mel, Problem, Split, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
 
@@ -47,7 +50,7 @@ class Trainer:
     Args:
         problem: data, sizes, teacher.
         settings: [train].
-        bits: bits per weight index.
+        quantization: [quantization].
         seed: of the initial weights.
         folder: of checkpoint, students and history; training goes on from a checkpoint there.
     Raises:
@@ -56,12 +59,18 @@ class Trainer:
     """
 
     def __init__(
-        self, problem: Problem, settings: TrainSection, bits: int, seed: int, folder: Path
+        self,
+        problem: Problem,
+        settings: TrainSection,
+        quantization: QuantizationSection,
+        seed: int,
+        folder: Path,
     ) -> None:
         problem.check()
         self.problem = problem
         self.settings = settings
-        self.bits = bits
+        self.quantization = quantization
+        self.bits = bits.uniform(problem.dims, quantization.bits)
         self.folder = folder
         self.epochs = schedule(settings)
         self.history: list[dict[str, Any]] = []
@@ -80,7 +89,7 @@ class Trainer:
         if (folder / CHECKPOINT).exists():
             self._restore()
         elif not any(epoch.distills for epoch in self.epochs):
-            self.best["float"] = _measure(lambda mel: self.student(mel)[1], problem.valid)
+            self.best["float"] = self._measure(lambda mel: self.student(mel)[1])
             self._write_float()
 
     def run(self, progress: Progress) -> None:
@@ -93,7 +102,7 @@ class Trainer:
         progress("training", len(self.history), total)
         for epoch in self.epochs[len(self.history) :]:
             started_s = time.monotonic()
-            self._enter(epoch)
+            self._enter(epoch, progress)
             loss = self._train(epoch, progress)
             entry: dict[str, Any] = {
                 "epoch": epoch.number,
@@ -128,25 +137,32 @@ class Trainer:
         groups = [{"params": parameters, "peak": self.settings.lr_quant}]
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
-    def _enter(self, epoch: Epoch) -> None:
+    def _fit(self) -> Codebooks:
+        scales = self.quantization.channel_scales
+        return Codebooks.fit(self.student, self.bits, channel_scales=scales)
+
+    def _enter(self, epoch: Epoch, progress: Progress) -> None:
         if epoch.phase == "final" and self.float_student is None:
             self.float_student = read_student(self.folder / FLOAT_STUDENT)[0].requires_grad_(False)
         if epoch.distills or not epoch.first:
             return
         if epoch.phase == "final" and self.float_student is not None:
             self.student.load_state_dict(self.float_student.state_dict())
-        self.codebooks = Codebooks.fit(self.student, self.bits)
+        final = epoch.phase == "final"
+        if final:
+            mel = real_mel(self._calibration_mel())
+            self.bits = bits.choose(self.student, mel, self.quantization, progress)
+        self.codebooks = self._fit()
         self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
-        if epoch.phase == "final":
-            self.grids = self._calibrate(self.codebooks)
+        if final and all(width in BITS for width in self.bits.values()):
+            self.grids = self._calibrate(self.codebooks, mel)
 
     def _leave(self, epoch: Epoch) -> None:
         if epoch.last and epoch.phase == "quantization" and self.codebooks is not None:
             self.codebooks.snap(self.student)
             self.codebooks = self.quantization_optimizer = None
 
-    def _calibrate(self, codebooks: Codebooks) -> Grids:
-        mel = real_mel(self._calibration_mel())
+    def _calibrate(self, codebooks: Codebooks, mel: Tensor) -> Grids:
         weights = codebooks.weights(self.student, int8=True)
         return activations.calibrate(
             lambda site: functional_call(self.student, weights, (mel, site)),
@@ -193,14 +209,16 @@ class Trainer:
         return total / steps
 
     def _loss(self, epoch: Epoch, rows: NDArray[np.int64], mel: Tensor) -> Tensor:
-        labels = torch.from_numpy(self.problem.train.labels[rows])
+        answers = torch.from_numpy(self.problem.train.answers[rows])
+        sizes = self.problem.sizes
         if epoch.distills:
             z, logits = self.student(mel)
         else:
             z, logits = self._quantized(mel)
-        truth = F.cross_entropy(logits, labels)
+        truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
-            own = _divergence(logits, self.float_student(mel)[1])
+            target = self.float_student(mel)[1]
+            own = losses.divergence(logits, target, sizes, _SELF_TEMPERATURE)
             return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
@@ -220,12 +238,11 @@ class Trainer:
     def _validate(self, epoch: Epoch) -> dict[str, float]:
         """Measure the student in float and quantized; keep the best where the epoch says so."""
         self.student.eval()
-        split = self.problem.valid
-        floating = _measure(lambda mel: self.student(mel)[1], split)
+        floating = self._measure(lambda mel: self.student(mel)[1])
         held = self.codebooks
         if held is None:
-            self.codebooks = Codebooks.fit(self.student, self.bits)
-        quantized = _measure(lambda mel: self._quantized(mel)[1], split)
+            self.codebooks = self._fit()
+        quantized = self._measure(lambda mel: self._quantized(mel)[1])
         if epoch.chosen and epoch.distills and floating >= self.best["float"]:
             self.best["float"] = floating
             self._write_float()
@@ -235,18 +252,22 @@ class Trainer:
         self.codebooks = held
         return {"valid_float": floating[0], "valid_quantized": quantized[0]}
 
+    def _measure(self, model: Any) -> list[float]:
+        return _measure(model, self.problem.valid, self.problem.sizes)
+
     def _scalars(self) -> dict[str, Any]:
-        return {"dims": asdict(self.problem.dims), "labels": list(self.problem.labels)}
+        return {"dims": asdict(self.problem.dims), "slots": slots.to_json(self.problem.slots)}
 
     def _write_float(self) -> None:
         checkpoint.write(self.folder / FLOAT_STUDENT, self.student.state_dict(), self._scalars())
 
     def _write_quantized(self) -> None:
-        assert self.codebooks is not None and self.grids is not None
-        matrices = {name + ".weight" for name in latents(self.student)}
-        state = self.student.state_dict()
+        assert self.codebooks is not None
+        matrices = {name + ".weight" for name in self.codebooks.centroids}
+        weights = self.codebooks.weights(self.student, int8=False)
+        state = self.student.state_dict() | {n: w.detach() for n, w in weights.items()}
         kept = {n: t for n, t in state.items() if n.removeprefix("encoder.") not in matrices}
-        scalars = self._scalars() | {"bits": self.bits, "grids": _plain(self.grids)}
+        scalars = self._scalars() | {"bits": self.bits, "grids": _plain(self.grids or {})}
         scalars["provenance"] = {
             "data": self.problem.fingerprint,
             "epoch": str(len(self.history) + 1),
@@ -267,10 +288,11 @@ class Trainer:
             tensors |= checkpoint.prefixed("codebook.", self.codebooks.state())
         scalars = self._scalars() | {
             "fingerprint": self.problem.fingerprint,
-            "settings": asdict(self.settings) | {"bits": self.bits},
+            "settings": asdict(self.settings) | asdict(self.quantization),
+            "bits": self.bits,
             "history": self.history,
             "best": self.best,
-            "grids": _plain(self.grids) if self.grids is not None else None,
+            "grids": _plain(self.grids or {}),
         }
         checkpoint.write(self.folder / CHECKPOINT, tensors, scalars)
         write_json(self.folder / HISTORY, self.history)
@@ -281,20 +303,22 @@ class Trainer:
         self._check_same(path, scalars)
         self.history = scalars["history"]
         self.best = scalars["best"]
+        self.bits = scalars["bits"]
         self.student.load_state_dict(checkpoint.part(tensors, "student."))
         self.projection.load_state_dict(checkpoint.part(tensors, "projection."))
         moments = checkpoint.part(tensors, "distillation.")
         checkpoint.restore_optimizer(self.optimizer, moments)
-        if state := checkpoint.part(tensors, "codebook."):
-            self.codebooks = Codebooks.from_state(state, self.problem.dims)
+        if any(name.startswith("quantization.") for name in tensors):
+            state = checkpoint.part(tensors, "codebook.")
+            self.codebooks = Codebooks.from_state(state, self.bits)
             self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
             moments = checkpoint.part(tensors, "quantization.")
             checkpoint.restore_optimizer(self.quantization_optimizer, moments)
-        if scalars["grids"] is not None:
+        if scalars["grids"]:
             self.grids = read_grids(scalars["grids"])
 
     def _check_same(self, path: Path, found: dict[str, Any]) -> None:
-        settings = asdict(self.settings) | {"bits": self.bits}
+        settings = asdict(self.settings) | asdict(self.quantization)
         stored = found.get("settings", {})
         differing = [k for k in settings if k != "threads" and stored.get(k) != settings[k]]
         way_out = "choose another --run or train with --restart"
@@ -305,19 +329,8 @@ class Trainer:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
 
 
-def _divergence(logits: Tensor, target: Tensor) -> Tensor:
-    """Return KL(target || logits) at a temperature, scaled to its gradients (Hinton 2015)."""
-    t = _SELF_TEMPERATURE
-    log_p = F.log_softmax(logits / t, dim=1)
-    return (
-        t
-        * t
-        * F.kl_div(log_p, F.log_softmax(target / t, dim=1), reduction="batchmean", log_target=True)
-    )
-
-
-def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
-    """Read a float student (or a teacher) and its labels.
+def read_student(path: Path) -> tuple[Student, tuple[Slot, ...]]:
+    """Read a float student and its slots.
 
     Raises:
         TrainingError: missing or damaged.
@@ -328,8 +341,8 @@ def read_student(path: Path) -> tuple[Student, tuple[str, ...]]:
     try:
         student = Student(Dimensions(**scalars["dims"]))
         student.load_state_dict(tensors)
-        return student.eval(), tuple(scalars["labels"])
-    except (KeyError, TypeError, RuntimeError) as problem:
+        return student.eval(), slots.of_student(scalars)
+    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
         raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
 
 
@@ -351,9 +364,9 @@ def logits_of(model: Any, mel: Mel) -> NDArray[np.float32]:
     return np.concatenate(parts)
 
 
-def _measure(model: Any, split: Split) -> list[float]:
-    """Return accuracy (0 .. 1) and minus the cross-entropy, to be compared in this order."""
+def _measure(model: Any, split: Split, sizes: list[int]) -> list[float]:
+    """Return accuracy of whole commands (0 .. 1) and minus the cross-entropy, in this order."""
     logits = torch.from_numpy(logits_of(model, split.mel))
-    labels = torch.from_numpy(split.labels)
-    correct = float((logits.argmax(1) == labels).double().mean())
-    return [correct, -float(F.cross_entropy(logits, labels))]
+    answers = torch.from_numpy(split.answers)
+    correct = losses.exact_match(logits, answers, sizes)
+    return [correct, -float(losses.cross_entropy(logits, answers, sizes))]

@@ -38,11 +38,11 @@ void quads_attention_head(int8_t *query, size_t stride, const int8_t *key, const
                           size_t n_tokens, size_t d_head, int32_t score_multiplier,
                           int32_t value_multiplier, void *workspace);
 
-/* x = gelu[x + 128] in place (section 3). x: int8 [n]; gelu: int8 [256] */
+/* x = gelu[x + 128] in place (section 3); n is a multiple of 8. x: int8 [n]; gelu: int8 [256] */
 void quads_gelu_s8(int8_t *x, size_t n, const int8_t *gelu);
 
 /* residual = sat16(gelu[x + 128] + multiplier * positions) (sections 3 and 4). x may be the upper
- * half of residual's own memory.
+ * half of residual's own memory. n is a multiple of 8.
  * x: int8 [n]; gelu: int16 [256]; positions: int8 [n]; residual: int16 [n] */
 void quads_gelu_positions_s16(const int8_t *x, size_t n, const int16_t *gelu,
                               const int8_t *positions, int32_t multiplier, int16_t *residual);

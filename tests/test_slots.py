@@ -1,0 +1,252 @@
+"""Slots from the manifest to the device: columns, losses, decisions, and a command's accuracy."""
+
+from __future__ import annotations
+
+import ctypes
+import dataclasses
+import itertools
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from c_build import FIRMWARE, compile_shared
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from random_model import random_model
+
+from quads_mcu import slots as slot_table
+from quads_mcu.audio.datasets import load_pcm
+from quads_mcu.audio.files import write_wav
+from quads_mcu.audio.layouts import read_manifest
+from quads_mcu.audio.utterances import combine
+from quads_mcu.errors import TrainingError
+from quads_mcu.export import csource
+from quads_mcu.export.reference import decide, margins
+from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model_format import PackedModel
+from quads_mcu.report import statistics
+from quads_mcu.slots import Slot
+from quads_mcu.training import losses
+from quads_mcu.training.problem import Problem, Split
+
+SLOTS = (Slot("drink", ("latte", "mocha", "tea")), Slot("size", ("none", "large")))
+LOGITS = st.lists(
+    st.integers(-(2**31), 2**31 - 1) | st.integers(-3, 3) | st.sampled_from([-(2**31), 2**31 - 1]),
+    min_size=6,
+    max_size=6,
+)
+
+
+# --- manifests ------------------------------------------------------------------------------
+
+
+def manifest(folder: Path, rows: str, header: str = "path,split,drink,slots") -> Path:
+    for name in ("a", "b", "c", "d"):
+        write_wav(folder / f"{name}.wav", np.full(160, 5000, np.int16))
+    path = folder / "manifest.csv"
+    path.write_text(f"{header}\n{rows}")
+    return path
+
+
+ROWS = (
+    'a.wav,train,latte,"{""size"": ""large"", ""milk"": ""a bit of soy milk""}"\n'
+    'b.wav,train,mocha,"{""milk"": ""milk"", ""shots"": 2}"\n'
+    "c.wav,valid,latte,\n"
+)
+
+
+def test_slots_come_from_columns_and_keys_in_them(tmp_path: Path) -> None:
+    columns = {
+        "drink": "drink",
+        "size": "slots.size",
+        "shots": "slots.shots",
+        "milk": "slots.milk /(soy )?milk/",
+        "milk_amount": "slots.milk /a bit of|some/",
+    }
+    dataset = read_manifest(manifest(tmp_path, ROWS), slots=columns)
+    assert dataset.problems == []
+    assert [item.answers for item in dataset.utterances] == [
+        ("latte", "large", "none", "soy milk", "a bit of"),
+        ("mocha", "none", "2", "milk", "none"),
+        ("latte", "none", "none", "none", "none"),
+    ]
+    assert dataset.slots == (
+        Slot("drink", ("latte", "mocha")),
+        Slot("size", ("none", "large")),
+        Slot("shots", ("none", "2")),
+        Slot("milk", ("none", "milk", "soy milk")),
+        Slot("milk_amount", ("none", "a bit of")),
+    )
+    clips = load_pcm(combine([dataset]), "train", 200, False, lambda *_: None)
+    assert clips.answers.tolist() == [[0, 1, 0, 2, 1], [1, 0, 1, 1, 0]]
+    assert clips.labels.tolist() == [0, 1]
+
+
+def test_a_column_with_a_dot_is_a_column(tmp_path: Path) -> None:
+    rows = 'a.wav,train,latte,{}\na.wav,train,latte,"{""s"": ""x""}"\n'
+    path = manifest(tmp_path, rows)
+    found = combine([read_manifest(path, slots={"drink": "drink", "s": "slots.s"})])
+    assert found.utterances == []
+    assert "latte + none, latte + x" in found.problems[0].text
+
+
+# --- training -------------------------------------------------------------------------------
+
+
+def test_losses_add_up_over_slots() -> None:
+    logits = torch.tensor([[1.0, 2.0, -1.0, 0.5, 0.0], [0.0, 0.0, 3.0, -2.0, 1.0]])
+    answers = torch.tensor([[1, 0], [0, 1]])
+    expected = 0.0
+    for row, answer in zip(logits.double().numpy(), answers.numpy(), strict=True):
+        for part, right in ((row[:3], answer[0]), (row[3:], answer[1])):
+            expected += (np.log(np.exp(part).sum()) - part[right]) / 2
+    assert float(losses.cross_entropy(logits, answers, [3, 2])) == pytest.approx(expected, rel=1e-6)
+    assert losses.exact_match(logits, answers, [3, 2]) == 0.5
+
+
+def test_divergence_adds_up_over_slots() -> None:
+    rng = np.random.default_rng(0)
+    own, other = rng.normal(size=(2, 4, 5))
+    expected = 0.0
+    for part in (slice(0, 3), slice(3, 5)):
+        p, q = (np.exp(x[:, part] / 2) for x in (other, own))
+        p, q = p / p.sum(1, keepdims=True), q / q.sum(1, keepdims=True)
+        expected += 4 * (p * np.log(p / q)).sum(1).mean()
+    found = losses.divergence(torch.from_numpy(own), torch.from_numpy(other), [3, 2], 2.0)
+    assert float(found) == pytest.approx(expected, rel=1e-9)
+
+
+def problem(train: list[list[int]], valid: list[list[int]]) -> Problem:
+    dims = Dimensions(8, 4, 8, 1, 1, 5)
+
+    def split(rows: list[list[int]]) -> Split:
+        answers = np.array(rows, np.int64).reshape(-1, 2)
+        return Split(np.zeros((len(rows), 4, 8), np.int8), answers)
+
+    return Problem(dims, SLOTS, split(train), split(valid), lambda epoch: iter(()), 0)
+
+
+def test_every_answer_of_every_slot_must_be_trained() -> None:
+    problem([[0, 0], [1, 1], [2, 1]], [[0, 0]]).check()
+    with pytest.raises(TrainingError, match="train has no usable utterance of tea of slot drink"):
+        problem([[0, 0], [1, 1]], [[0, 0]]).check()
+    with pytest.raises(TrainingError, match="train has no usable utterance of large of slot size"):
+        problem([[0, 0], [1, 0], [2, 0]], [[0, 0]]).check()
+    with pytest.raises(TrainingError, match="split valid has no usable utterance"):
+        problem([[0, 0], [1, 1], [2, 1]], []).check()
+    lone = (Slot("drink", ("latte",)), SLOTS[1])
+    task = dataclasses.replace(problem([[0, 0], [0, 1]], [[0, 0]]), slots=lone)
+    with pytest.raises(TrainingError, match=r"1 label\(s\) of slot drink \(latte\)"):
+        task.check()
+
+
+# --- decisions ------------------------------------------------------------------------------
+
+
+def by_hand(model: PackedModel, logits: list[int]) -> tuple[list[int], bool, int]:
+    """docs/arithmetic.md, section 7, word by word."""
+    answers, margin, first = [], [], 0
+    for place, slot in enumerate(model.slots):
+        part = logits[first : first + len(slot.labels)]
+        first += len(slot.labels)
+        allowed = [c for c in range(len(part)) if place or c != model.unknown_class]
+        answer = next(c for c in allowed if all(part[c] >= part[other] for other in allowed))
+        answers.append(answer)
+        margin.append(part[answer] - max(part[c] for c in range(len(part)) if c != answer))
+    return answers, min(margin) < model.reject_threshold, min(margin)
+
+
+DECIDING = [
+    (sizes, unknown, threshold)
+    for sizes, unknown in (([6], -1), ([6], 5), ([6], 0), ([2, 4], 1), ([2, 2, 2], -1))
+    for threshold in (0, 1, -1, 2**31 - 1, -(2**31))
+]
+
+
+@pytest.fixture(scope="module")
+def deciders(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PackedModel, ctypes.CDLL]]:
+    dims = Dimensions(n_mels=40, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=6)
+    folder = tmp_path_factory.mktemp("decide")
+    source = '#include "quads.h"\nint decide(const int32_t *logits, uint16_t *answers);\n'
+    source += "int decide(const int32_t *logits, uint16_t *answers) {\n"
+    source += "  return quads_decide(&quads_model, logits, answers);\n}\n"
+    found = []
+    for number, (sizes, unknown, threshold) in enumerate(DECIDING):
+        model = dataclasses.replace(
+            random_model(dims, slots=sizes), unknown_class=unknown, reject_threshold=threshold
+        )
+        out = folder / str(number)
+        csource.write_sources(model, out)
+        (out / "shim.c").write_text(source)
+        sources = [out / "shim.c", out / "model_data.c", FIRMWARE / "src" / "quads.c"]
+        sources += sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
+        includes = [out, FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "frontend"]
+        found.append((model, compile_shared(sources, includes, out)))
+    return found
+
+
+@settings(deadline=None, max_examples=60)
+@given(logits=LOGITS)
+def test_reference_and_device_decide_as_written(
+    deciders: list[tuple[PackedModel, ctypes.CDLL]], logits: list[int]
+) -> None:
+    for model, library in deciders:
+        answers, rejected, margin = by_hand(model, logits)
+        array = np.array([logits], np.int32)
+        found, said = decide(model, array)
+        assert (found.tolist(), said.tolist()) == ([answers], [rejected])
+        assert margins(model, array)[1].tolist() == [margin]
+        out = (ctypes.c_uint16 * len(model.slots))()
+        values = (ctypes.c_int32 * 6)(*logits)
+        assert library.decide(values, out) == int(not rejected)
+        assert list(out) == answers
+
+
+def test_device_refuses_null_pointers(deciders: list[tuple[PackedModel, ctypes.CDLL]]) -> None:
+    _, library = deciders[0]
+    assert library.decide(None, (ctypes.c_uint16 * 1)(7)) == -1
+    assert library.decide((ctypes.c_int32 * 6)(), None) == -1
+
+
+def test_threshold_zero_rejects_what_the_unknown_class_wins() -> None:
+    model = dataclasses.replace(
+        random_model(Dimensions(8, 2, 8, 1, 1, 3), slots=[3]), unknown_class=2
+    )
+    logits = np.array(list(itertools.product(range(3), repeat=3)), np.int32)
+    _, rejected = decide(model, logits)
+    np.testing.assert_array_equal(rejected, logits.argmax(axis=1) == 2)
+
+
+# --- names and figures ----------------------------------------------------------------------
+
+
+def test_answers_have_names_of_their_slot_in_c() -> None:
+    slots = (Slot("intent", ("on", "off")), Slot("a", ("b c", "x")), Slot("a b", ("c", "x")))
+    assert csource.answer_names(slots) == [
+        ["QUADS_INTENT_ON", "QUADS_INTENT_OFF"],
+        ["QUADS_ANSWER_A_B_C", "QUADS_ANSWER_A_X"],
+        ["QUADS_ANSWER_A_B_C_0", "QUADS_ANSWER_A_B_X"],
+    ]
+    slots = (Slot("größe", ("x", "y")), Slot("GROSSE", ("x", "y")), Slot("groe", ("x", "y")))
+    assert len(set(csource.slot_names(slots))) == 3
+
+
+def test_a_command_is_right_when_every_slot_is() -> None:
+    truth = np.array([[0, 0], [1, 1], [2, 1], [0, 1]])
+    answers = np.array([[0, 0], [1, 0], [2, 1], [1, 1]])
+    found = statistics.whole_command(truth, answers, SLOTS)
+    assert (found.correct, found.total) == (2, 4)
+    by_slot = statistics.per_slot(truth, answers, SLOTS)
+    assert [a.correct for a in by_slot.values()] == [3, 3]
+    # drink: latte 2/3, mocha 2/3, tea 1; size: none 2/3, large 4/5
+    assert by_slot["drink"].macro_f1 == pytest.approx((2 / 3 + 2 / 3 + 1) / 3)
+    assert by_slot["size"].macro_f1 == pytest.approx((2 / 3 + 4 / 5) / 2)
+    assert found.macro_f1 == pytest.approx((7 / 9 + 11 / 15) / 2)
+
+
+def test_segments_follow_each_other() -> None:
+    assert slot_table.segments(SLOTS) == [slice(0, 3), slice(3, 5)]
+    logits = np.array([[1, 5, 5, 0, 9], [7, 0, 0, 4, 4]])
+    assert slot_table.argmax(logits, SLOTS).tolist() == [[1, 1], [0, 0]]
+    assert slot_table.from_json(slot_table.to_json(SLOTS)) == SLOTS
