@@ -89,8 +89,8 @@ def _print_kernels(rows: list[Row]) -> None:
 
 def _print_frontend(rows: list[Row]) -> None:
     lines = [
-        (f"{row['core']} {row['arithmetic']}", row["n_mels"], row["stage"], f"{row['instructions']:,}",
-         *_verdict("frontend", row, "instructions"))
+        (f"{row['core']} {row['arithmetic']}", row["n_mels"], row["stage"],
+         f"{row['instructions']:,}", *_verdict("frontend", row, "instructions"))
         for row in rows
     ]  # fmt: skip
     columns = ("core", "mels", "stage", "instructions", "limit", "")
