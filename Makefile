@@ -2,7 +2,9 @@
 # make test   formatting, types, all tests
 # make test-xtensa  the same C on an emulated Xtensa core
 # make sizes  measure what firmware takes without its model; after every change of firmware/
-# make bench  reprint the figures of benchmarks/
+# make bench  device figures beside their limits and kept values; KEEP=1 keeps the new ones
+# make bench-host  speed of the host side, on the demo's model
+# make costs  count kernels on the emulated cores and fit the cost model of `analyze` again
 BOARD ?= qemu-an386
 RUN   ?= runs/demo
 PY    := .venv/bin/python
@@ -11,7 +13,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast test-xtensa sizes bench lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench bench-host costs lint format clean
 setup:
 	@bash .ci/setup
 
@@ -24,8 +26,14 @@ test: lint
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests
 
-bench: demo
+bench: setup
+	$(PY) benchmarks/device.py $(if $(KEEP),--keep)
+
+bench-host: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+
+costs: setup
+	$(PY) benchmarks/costs.py $(BOARDS)
 
 test-xtensa: setup
 	$(PY) -m pytest -q -rs tests/test_xtensa.py

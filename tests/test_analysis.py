@@ -111,8 +111,8 @@ def test_runs_without_a_model_say_how_to_get_one(tmp_path: Path) -> None:
 
 
 def test_json_adds_up() -> None:
-    found = analysis.analyze("d96x2", blank(sized("d96x2"), 4), AN386).to_json()
-    assert json.loads(json.dumps(found)) == found
+    text = json.dumps(analysis.analyze("d96x2", blank(sized("d96x2"), 4), AN386).to_json())
+    found = json.loads(text)
     assert found["fits"] and found["problem"] is None and found["ways"] == []
     assert sum(part["instructions"] for part in found["parts"]) == found["instructions"]
     places = list(dict.fromkeys(part["place"] for part in found["parts"]))
@@ -132,10 +132,14 @@ def test_boards_without_counts_or_power_leave_them_out() -> None:
     assert "none were ever counted" in host.method[0]
     powerless = replace(AN386, energy=None)
     found = analysis.analyze("d64x2", blank(sized("d64x2"), 4), powerless)
-    assert found.instructions and found.latency_ms is None
-    assert "no [energy] figures" in found.method[1]
+    assert found.instructions and found.energy_mj is None
+    assert found.latency_ms == pytest.approx(found.instructions / 25e6 * 1e3, rel=1e-6)
+    assert "one cycle per instruction" in found.method[1]
+    assert "no [energy] figures" in found.method[2]
+    clockless = replace(powerless, clock_hz=0)
+    assert analysis.analyze("d64x2", blank(sized("d64x2"), 4), clockless).latency_ms is None
     for one in (host, found):
-        assert [len(rows) for _, _, rows in analysis_tables.predicted(one)][1] == 15
+        assert [len(rows) for _, _, rows in analysis_tables.predicted(one)][1] == 17
 
 
 def test_every_way_out_fits_and_is_the_smallest_change() -> None:

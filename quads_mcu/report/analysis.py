@@ -198,7 +198,8 @@ def _part(board: Board, place: int, stage: str, macs: int, count: float | None) 
     if count is None:
         return Part(place, stage, macs, None, None, None)
     if board.energy is None:
-        return Part(place, stage, macs, round(count), None, None)
+        latency_ms = count / board.clock_hz * 1e3 if board.clock_hz else None
+        return Part(place, stage, macs, round(count), latency_ms, None)
     found = energy.estimate(board, count)
     return Part(place, stage, macs, round(count), found.latency_ms, found.energy_uj / 1e3)
 
@@ -213,7 +214,10 @@ def _method(board: Board) -> tuple[str, ...]:
         f"{found.variant} kernels, {found.compiler}"
     ]
     if board.energy is None:
-        lines.append(f"no ms and mJ: the file of board {board.name} has no [energy] figures")
+        if board.clock_hz:
+            clock = f"{board.clock_hz / 1e6:g} MHz"
+            lines.append(f"ms: estimate, one cycle per instruction at the board's own {clock}")
+        lines.append(f"no mJ: the file of board {board.name} has no [energy] figures")
     else:
         lines.append("ms and mJ: " + energy.estimate(board, 0.0).method)
     return tuple(lines)

@@ -100,8 +100,11 @@ def _work_row(name: str, parts: Iterable[Part], found: Analysis) -> tuple[str, .
     if found.latency_ms is None:
         return name, macs, f"{count:,}", share, "-", "-"
     latency_ms = sum(part.latency_ms or 0.0 for part in parts)
+    latency = f"{latency_ms:,.1f}"
+    if found.energy_mj is None:
+        return name, macs, f"{count:,}", share, latency, "-"
     energy_mj = sum(part.energy_mj or 0.0 for part in parts)
-    return name, macs, f"{count:,}", share, f"{latency_ms:,.1f}", f"{energy_mj:.3f}"
+    return name, macs, f"{count:,}", share, latency, f"{energy_mj:.3f}"
 
 
 def _memory_rows(found: Profile) -> Iterator[tuple[str, ...]]:
