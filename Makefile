@@ -2,8 +2,10 @@
 # make test   formatting, types, all tests
 # make test-xtensa  the same C on an emulated Xtensa core
 # make sizes  measure what firmware takes without its model; after every change of firmware/
-# make bench  reprint the figures of benchmarks/
+# make bench  device figures beside their limits and kept values; KEEP=1 keeps the new ones
+# make bench-host  speed of the host side, on the demo's model
 # make listen an hour of commands, other speech and noise streamed into the listening firmware
+# make costs  count kernels on the emulated cores and fit the cost model of `analyze` again
 BOARD ?= qemu-an386
 RUN   ?= runs/demo
 PY    := .venv/bin/python
@@ -12,7 +14,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast test-xtensa sizes bench listen lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench bench-host costs listen lint format clean
 setup:
 	@bash .ci/setup
 
@@ -25,11 +27,17 @@ test: lint
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests
 
-bench: demo
+bench: setup
+	$(PY) benchmarks/device.py $(if $(KEEP),--keep)
+
+bench-host: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
 
 listen: demo
 	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json
+
+costs: setup
+	$(PY) benchmarks/costs.py $(BOARDS)
 
 test-xtensa: setup
 	$(PY) -m pytest -q -rs tests/test_xtensa.py

@@ -371,15 +371,90 @@ def boards(as_json: JsonOption = False) -> None:
     console.table("Boards", ("name", "what", "kind"), rows)
 
 
+ModelArgument = Annotated[
+    str, typer.Argument(help="A run's folder, a model file, or a preset such as d96x2.")
+]
+PresetBits = Annotated[int, typer.Option(help="Of a preset: bits per weight.")]
+PresetSeconds = Annotated[float, typer.Option(help="Of a preset: window, s.")]
+PresetMels = Annotated[int, typer.Option(help="Of a preset: mel bands.")]
+PresetClasses = Annotated[int, typer.Option(help="Of a preset: intents.")]
+DEFAULT_BOARD = "qemu-an386"
+
+
 @app.command()
-def profile(
-    arch: Annotated[str, typer.Option(help="A student preset or whisper-tiny .. whisper-large.")],
-    classes: Annotated[int, typer.Option(help="Intents.")] = 31,
-    seconds: Annotated[float, typer.Option(help="Window, s.")] = 30.0,
-    mels: Annotated[int, typer.Option(help="Mel bands.")] = 80,
+def analyze(
+    model: ModelArgument,
+    target: Annotated[str, typer.Option("--target", "-t", help="Board.")] = DEFAULT_BOARD,
+    bits: PresetBits = 4,
+    seconds: PresetSeconds = 3.0,
+    mels: PresetMels = 80,
+    classes: PresetClasses = 31,
     as_json: JsonOption = False,
 ) -> None:
-    """Parameters and multiply-accumulates of an encoder with its head."""
+    """Memory, instructions, time and energy on a board, predicted before there is any."""
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.errors import ExportError
+    from quads_mcu.report import analysis, analysis_tables
+
+    board = boards.load(target)
+    name, packed = analysis.load(model, bits=bits, window_s=seconds, n_mels=mels, n_classes=classes)
+    found = analysis.analyze(name, packed, board)
+    if as_json:
+        console.result_json(found.to_json())
+    else:
+        for title, columns, rows in analysis_tables.predicted(found):
+            console.table(title, columns, rows)
+        for line in analysis_tables.notes(found):
+            console.note(line)
+    if found.memory.problem:
+        raise ExportError(found.memory.problem)
+
+
+@app.command()
+def profile(
+    model: Annotated[
+        str, typer.Argument(help="Measure this run's folder, model file or preset on --target.")
+    ] = "",
+    target: Annotated[str, typer.Option("--target", "-t", help="Board.")] = DEFAULT_BOARD,
+    arch: Annotated[
+        str, typer.Option(help="Only count: a student preset or whisper-tiny .. whisper-large.")
+    ] = "",
+    bits: PresetBits = 4,
+    classes: PresetClasses = 31,
+    seconds: Annotated[
+        float | None, typer.Option(help="Window, s. [default: 3; with --arch 30]")
+    ] = None,
+    mels: PresetMels = 80,
+    as_json: JsonOption = False,
+) -> None:
+    """Measure `analyze`'s table on an emulated board; with --arch, count parameters and MACs."""
+    from quads_mcu.errors import ConfigError
+
+    if bool(model) == bool(arch):
+        raise ConfigError("profile takes a MODEL to measure, or --arch NAME to count; not both")
+    if arch:
+        _count(arch, classes, 30.0 if seconds is None else seconds, mels, as_json)
+        return
+    from quads_mcu import console
+    from quads_mcu.device import boards
+    from quads_mcu.report import analysis, analysis_tables
+    from quads_mcu.report import profile as profiler
+
+    name, packed = analysis.load(
+        model, bits=bits, window_s=3.0 if seconds is None else seconds, n_mels=mels,
+        n_classes=classes,
+    )  # fmt: skip
+    with console.progress() as progress:
+        found = profiler.profile(name, packed, boards.load(target), progress)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    for title, columns, rows in analysis_tables.measured(found):
+        console.table(title, columns, rows)
+
+
+def _count(arch: str, classes: int, seconds: float, mels: int, as_json: bool) -> None:
     from dataclasses import asdict
 
     from quads_mcu import console

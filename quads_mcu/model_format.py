@@ -10,7 +10,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -284,11 +284,13 @@ def tensor_specs(dims: Dimensions, bits: dict[str, int]) -> list[TensorSpec]:
 _NORM_PARTS = ("attention", "feed_forward")
 
 
-def tensors(model: PackedModel) -> dict[str, NDArray[Any]]:
-    """Return all tensors by file name; indices packed."""
+def tensors(
+    model: PackedModel, pack: Callable[[UInt8, int], UInt8] = pack_indices
+) -> dict[str, NDArray[Any]]:
+    """Return all tensors by file name; indices packed by `pack(indices, bits)`."""
     found: dict[str, NDArray[Any]] = {}
     for name, linear in model.linears():
-        found[f"{name}.indices"] = pack_indices(linear.indices, linear.bits)
+        found[f"{name}.indices"] = pack(linear.indices, linear.bits)
         found[f"{name}.centroids"] = linear.centroids
         found[f"{name}.bias"] = linear.bias
         found[f"{name}.multiplier"] = linear.multiplier
@@ -619,8 +621,10 @@ def exp_table() -> Int16:
     return np.floor(exact + 0.5).astype(np.int16)
 
 
-def weight_bytes(model: PackedModel) -> dict[str, int]:
-    """Return the bytes the model occupies in flash, by kind, as the C source lays them out."""
+def weight_bytes(
+    model: PackedModel, pack: Callable[[UInt8, int], UInt8] = pack_indices
+) -> dict[str, int]:
+    """Return the bytes the model occupies in flash, by kind, with indices packed by `pack`."""
     kinds = {
         "indices": 0,
         "centroids": 0,
@@ -630,7 +634,7 @@ def weight_bytes(model: PackedModel) -> dict[str, int]:
         "tables": 0,
         "positions": 0,
     }
-    for name, tensor in tensors(model).items():
+    for name, tensor in tensors(model, pack).items():
         last = name.rsplit(".", 1)[-1]
         kind = {
             "gamma": "norms",

@@ -184,6 +184,16 @@ MESSAGES = (
         answer=(Field("data", "u8", "bytes", -1),),
     ),
     Message(
+        "layers",
+        0x09,
+        "Where the last inference spent its ticks: a row before the encoder layers, one for each, "
+        "one after them. The rows add up to the ticks of infer.",
+        answer=(
+            Field("n_rows", "u16", "encoder layers + 2"),
+            Field("values", "u8", "n_rows x n_stages u64 ticks", -1),
+        ),
+    ),
+    Message(
         "listen",
         0x10,
         "Listening firmware: begin to listen, to the microphone or to a stored clip in its place.",

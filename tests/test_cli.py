@@ -28,6 +28,7 @@ VERBS = [
     "test",
     "run",
     "boards",
+    "analyze",
     "profile",
 ]  # in the order of the pipeline
 
@@ -55,6 +56,10 @@ def test_every_verb_explains_itself(tmp_path: Path, verb: str) -> None:
         (["evaluate", "--run", "none"], 2, "`quads-mcu train --run none` makes one"),
         (["test", "--run", "none"], 2, "none is not a run"),
         (["build", "--run", "none", "--target", "qemu-an368"], 2, "qemu-an386"),
+        (["profile"], 2, "profile takes a MODEL to measure, or --arch NAME to count"),
+        (["profile", "d96x2", "--target", "host"], 3, "host does not count instructions"),
+        (["analyze", "none"], 2, "none: no such run, model file or preset; presets: d64x2"),
+        (["analyze", "d96x2", "--target", "x"], 2, "board 'x' is unknown"),
         (["profile", "--arch", "d96"], 2, "no architecture 'd96'; there are d64x2"),
         (["profile", "--arch", "d96x2", "--mels", "81"], 2, "multiples of 8"),
         (["nonsense"], 2, "No such command"),
@@ -101,6 +106,14 @@ def test_profile_counts_what_the_paper_counts(tmp_path: Path) -> None:
         assert found["parameters"] / 1e6 == pytest.approx(parameters, rel=0.005)
         assert found["macs"] / 1e9 == pytest.approx(macs, rel=0.005)
         assert found["parameters"] == sum(layer["parameters"] for layer in found["layers"])
+
+
+def test_analysis_as_json(tmp_path: Path) -> None:
+    done = quads_mcu("analyze", "d96x2", "--bits", "3", "--seconds", "2", "--json", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["fits"] and found["bits"] == [3] and found["dims"]["n_frames"] == 200
+    assert {region["region"] for region in found["memory"]["regions"]} >= {"flash", "ram"}
 
 
 def test_boards_as_json(tmp_path: Path) -> None:

@@ -120,6 +120,9 @@ class FakeBoard:
         values = struct.pack("<BHHH2i", 0, 1, 2, 1, -5, 7) + struct.pack("<7Q", *range(0, 56, 8))
         return b"\0" + values
 
+    def layers(self, payload: bytes) -> bytes:
+        return b"\0" + struct.pack("<H", 3) + struct.pack("<21Q", *range(0, 168, 8))
+
     def stats(self, payload: bytes) -> bytes:
         return b"\0" + struct.pack("<4I", 1, 2, 3, 4)
 
@@ -348,6 +351,15 @@ def test_failures_are_told_in_words(connect) -> None:
         client.features()
 
 
+@pytest.mark.parametrize("answer", [struct.pack("<H", 1), struct.pack("<H7Q", 1, *range(7)),
+                                    struct.pack("<H13Q", 2, *range(13))])  # fmt: skip
+def test_layers_of_the_wrong_size(connect, answer: bytes) -> None:
+    board, client = connect()
+    board.layers = lambda payload: b"\0" + answer
+    with pytest.raises(ProtocolError, match="layers: "):
+        client.layers()
+
+
 @pytest.mark.parametrize("answer", [b"\0", b"\0" + bytes(4), b"\0" + bytes(300)])
 def test_infer_of_the_wrong_size(connect, answer: bytes) -> None:
     board, client = connect()
@@ -464,6 +476,17 @@ def test_work_is_counted_per_stage_and_repeatable(board_with_clips: Client) -> N
         assert np.abs(first.work - second.work).max() <= 16
         assert first.work[0] > 100 * DIMS.n_frames
     np.testing.assert_array_equal(first.logits, second.logits)
+
+
+def test_layers_add_up_to_the_stages(board_with_clips: Client) -> None:
+    board_with_clips.run_clip(5)
+    work = board_with_clips.infer().work
+    layers = board_with_clips.layers()
+    assert layers.shape == (DIMS.n_layers + 2, len(work))
+    # Ticks become whole units row by row.
+    assert np.abs(layers.sum(axis=0) - work).max() <= DIMS.n_layers + 2
+    used = {place: set(np.flatnonzero(row).tolist()) for place, row in enumerate(layers)}
+    assert used == {0: {0, 1}, 1: {2, 3, 4, 5}, 2: {2, 3, 4, 5}, 3: {2, 6}}
 
 
 def test_statistics(board_with_clips: Client) -> None:

@@ -385,14 +385,18 @@ def test_impossible_arguments_are_refused(library: ctypes.CDLL) -> None:
     assert library.quads_infer(stream.state, None, None) == -1
 
 
-def test_observer_sees_every_change_of_stage(stream: _Stream) -> None:
+def test_observer_sees_every_change_of_stage_and_layer(stream: _Stream) -> None:
     seen: list[int] = []
+    layers: list[int] = []
     enter = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint8)(lambda _, s: seen.append(s))
+    layer = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint16)(lambda _, n: layers.append(n))
 
     class Observer(ctypes.Structure):
-        _fields_ = [("enter", ctypes.c_void_p), ("context", ctypes.c_void_p)]
+        _fields_ = [(name, ctypes.c_void_p) for name in ("enter", "context", "layer")]
 
-    observer = Observer(ctypes.cast(enter, ctypes.c_void_p), None)
+    observer = Observer(
+        ctypes.cast(enter, ctypes.c_void_p), None, ctypes.cast(layer, ctypes.c_void_p)
+    )
     stream.close()
     logits = (ctypes.c_int32 * STREAM_DIMS.n_classes)()
     assert stream.library.quads_infer(stream.state, logits, ctypes.byref(observer)) == 0
@@ -401,6 +405,7 @@ def test_observer_sees_every_change_of_stage(stream: _Stream) -> None:
     assert seen[-1] == len(stages)
     assert set(seen) == set(range(1, len(stages) + 1))
     assert all(a != b for a, b in itertools.pairwise(seen))
+    assert layers == list(range(STREAM_DIMS.n_layers + 1))
 
 
 @pytest.mark.parametrize(

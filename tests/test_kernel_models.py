@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +14,6 @@ from quads_mcu.export import csource, planner
 from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.paths import data_dir
-from quads_mcu.report import emulated_kernel
 from quads_mcu.report.emulated_kernel import CORES, Call, EmulatedKernels, Outcome
 
 SMALL = Dimensions(n_mels=8, n_frames=46, d_model=24, n_heads=3, n_layers=2, n_classes=5)
@@ -39,9 +37,8 @@ class _Emulated:
     """A random model on a core."""
 
     def __init__(self, dims: Dimensions, core: str, variant: str, folder: Path, bits: int = 4):
-        for tool in (emulated_kernel.COMPILER, emulated_kernel.EMULATOR):
-            if shutil.which(tool) is None:
-                pytest.skip(f"{tool} is not installed")
+        if tool := CORES[core].missing_tool:
+            pytest.skip(f"{tool} is not installed")
         self.model = random_model(dims, bits=bits, seed=5)
         self.plan = planner.plan(dims, variant)
         csource.write_sources(self.model, folder, variant)

@@ -5,7 +5,6 @@ Expected values are the formulas of docs/arithmetic.md, sections 3 to 7, in nump
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -23,10 +22,9 @@ VARIANTS = [(core, variant) for core in CORES for variant in CORES[core].kernels
 @pytest.fixture(scope="module", params=VARIANTS, ids=lambda pair: f"{pair[0]}-{pair[1]}")
 def emulated(request: pytest.FixtureRequest) -> Iterator[tuple[EmulatedKernels, str]]:
     """Return the kernels of a variant on a core, and the variant's name."""
-    for tool in (emulated_kernel.COMPILER, emulated_kernel.EMULATOR):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
     core, variant = request.param
+    if tool := CORES[core].missing_tool:
+        pytest.skip(f"{tool} is not installed")
     with EmulatedKernels(core, variant) as built:
         yield built, variant
 

@@ -7,7 +7,6 @@ of docs/arithmetic.md elsewhere.
 from __future__ import annotations
 
 import contextlib
-import shutil
 from collections.abc import Iterator
 
 import numpy as np
@@ -17,7 +16,7 @@ from numpy.typing import NDArray
 from quads_mcu import model_format
 from quads_mcu.export import helium, kernels
 from quads_mcu.report import emulated_kernel
-from quads_mcu.report.emulated_kernel import Call, EmulatedKernels, Outcome, Record
+from quads_mcu.report.emulated_kernel import CORES, Call, EmulatedKernels, Outcome, Record
 
 VARIANTS = ("plain", "helium")
 Int8 = NDArray[np.int8]
@@ -84,9 +83,8 @@ void in_place(int16_t *y, size_t n, const int16_t *gelu, const int8_t *positions
 
 @pytest.fixture(scope="module")
 def cores(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, EmulatedKernels]]:
-    for tool in (emulated_kernel.COMPILER, emulated_kernel.EMULATOR):
-        if shutil.which(tool) is None:
-            pytest.skip(f"{tool} is not installed")
+    if tool := CORES["m55"].missing_tool:
+        pytest.skip(f"{tool} is not installed")
     source = tmp_path_factory.mktemp("source") / "in_place.c"
     source.write_text(IN_PLACE)
     with contextlib.ExitStack() as stack:

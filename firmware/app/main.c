@@ -37,7 +37,10 @@ static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;
 
-static uint64_t stage_ticks[QUADS_STAGE_COUNT];
+/* Ticks by place and stage: before the encoder layers, in each, after them. */
+#define PLACES (QUADS_MODEL_LAYERS + 2u)
+static uint64_t stage_ticks[PLACES][QUADS_STAGE_COUNT];
+static uint16_t place;
 static uint8_t stage; /* being measured */
 static uint32_t stage_start;
 
@@ -45,10 +48,15 @@ static void enter_stage(void *context, uint8_t entered) {
   (void)context;
   const uint32_t now = quads_port_ticks();
   if (stage < QUADS_STAGE_COUNT) {
-    stage_ticks[stage] += (uint32_t)(now - stage_start);
+    stage_ticks[place][stage] += (uint32_t)(now - stage_start);
   }
   stage = entered;
   stage_start = quads_port_ticks();
+}
+
+static void enter_layer(void *context, uint16_t layer) {
+  enter_stage(context, QUADS_STAGE_END);
+  place = (uint16_t)(1u + layer);
 }
 
 static uint32_t features_bytes(void) {
@@ -60,6 +68,7 @@ static uint32_t features_bytes(void) {
 static void window_begin(uint8_t kind, uint32_t length_bytes) {
   memset(&window, 0, sizeof window);
   memset(stage_ticks, 0, sizeof stage_ticks);
+  place = 0;
   window.phase = RECEIVING;
   window.kind = kind;
   window.length_bytes = length_bytes;
@@ -258,9 +267,11 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     return;
   }
   if (!request->repeated || !window.inferred) {
-    const quads_observer_t observer = {.enter = enter_stage};
-    memset(stage_ticks + QUADS_STAGE_FRONTEND + 1, 0,
-           (QUADS_STAGE_COUNT - QUADS_STAGE_FRONTEND - 1) * sizeof stage_ticks[0]);
+    const quads_observer_t observer = {.enter = enter_stage, .layer = enter_layer};
+    const uint64_t frontend_ticks = stage_ticks[0][QUADS_STAGE_FRONTEND];
+    memset(stage_ticks, 0, sizeof stage_ticks);
+    stage_ticks[0][QUADS_STAGE_FRONTEND] = frontend_ticks;
+    place = 0;
     const int error = quads_infer(&runtime, logits, &observer);
     if (error != QUADS_OK) {
       send_internal(answer, error);
@@ -281,7 +292,27 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     quads_send_u32(answer, (uint32_t)logits[i]);
   }
   for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
-    quads_send_u64(answer, stage_ticks[i]);
+    uint64_t ticks = 0;
+    for (uint16_t row = 0; row < PLACES; row++) {
+      ticks += stage_ticks[row][i];
+    }
+    quads_send_u64(answer, ticks);
+  }
+}
+
+static void layers(void *context, const quads_request_t *request, quads_sender_t *answer) {
+  (void)context;
+  (void)request;
+  if (!window.inferred) {
+    send_not_ready(answer);
+    return;
+  }
+  quads_send_u8(answer, QUADS_LINK_OK);
+  quads_send_u16(answer, PLACES);
+  for (uint16_t row = 0; row < PLACES; row++) {
+    for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
+      quads_send_u64(answer, stage_ticks[row][i]);
+    }
   }
 }
 
@@ -310,6 +341,7 @@ static const quads_handler_t handlers[QUADS_MESSAGES] = {
     [QUADS_MESSAGE_CHUNK] = chunk,       [QUADS_MESSAGE_CLIP] = clip,
     [QUADS_MESSAGE_FEATURES] = features, [QUADS_MESSAGE_INFER] = infer,
     [QUADS_MESSAGE_STATS] = stats,       [QUADS_MESSAGE_ECHO] = echo,
+    [QUADS_MESSAGE_LAYERS] = layers,
 };
 
 static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {

@@ -21,6 +21,7 @@
 #define EXIT_FAULT 70u
 #define EXIT_CALLS 71u
 
+#define MSTATUS_FS_INITIAL 0x2000u
 #define CPACR (*(volatile uint32_t *)0xE000ED88u)
 #define CPACR_FPU_FULL_ACCESS (0xFu << 20)
 
@@ -34,6 +35,18 @@ extern uint32_t harness_bss_start[], harness_bss_end[], harness_stack_end[];
 void harness_reset(void);
 void harness_fault(void);
 
+#if defined(__riscv)
+void harness_start(void);
+
+/* The machine starts at the first byte of code. */
+__attribute__((naked, section(".vectors"), used)) void harness_reset(void) {
+  __asm__ volatile(
+      "la sp, harness_stack_end\n\t"
+      "la t0, harness_fault\n\t"
+      "csrw mtvec, t0\n\t"
+      "j harness_start");
+}
+#else
 typedef union {
   uint32_t *stack;
   void (*handler)(void);
@@ -44,12 +57,31 @@ __attribute__((section(".vectors"), used)) static const vector_t vectors[16] = {
     [3].handler = harness_fault,   [4].handler = harness_fault, [5].handler = harness_fault,
     [6].handler = harness_fault,   [7].handler = harness_fault,
 };
+#endif
 
-static uint32_t semihost(uint32_t operation, const void *arguments) {
+/* Not inlined: its alignment would hinder the linker's relaxation around it. */
+__attribute__((noinline)) static uint32_t semihost(uint32_t operation, const void *arguments) {
+#if defined(__riscv)
+  register uint32_t a0 __asm__("a0") = operation;
+  register const void *a1 __asm__("a1") = arguments;
+  __asm__ volatile(
+      ".option push\n\t"
+      ".option norvc\n\t"
+      ".balign 16\n\t"
+      "slli zero, zero, 0x1f\n\t"
+      "ebreak\n\t"
+      "srai zero, zero, 7\n\t"
+      ".option pop"
+      : "+r"(a0)
+      : "r"(a1)
+      : "memory");
+  return a0;
+#else
   register uint32_t r0 __asm__("r0") = operation;
   register const void *r1 __asm__("r1") = arguments;
   __asm__ volatile("bkpt 0xAB" : "+r"(r0) : "r"(r1) : "memory");
   return r0;
+#endif
 }
 
 static void leave(uint32_t code) {
@@ -76,6 +108,14 @@ static void start_timer(void) {
 }
 static uint32_t ticks(void) {
   return ~TIMER[1];
+}
+#elif defined(HARNESS_MINSTRET)
+static void start_timer(void) {
+}
+static uint32_t ticks(void) {
+  uint32_t instructions;
+  __asm__ volatile("csrr %0, minstret" : "=r"(instructions)::"memory");
+  return instructions;
 }
 #else /* the system counter of Arm's SSE-300: its control frame, and the low word of its reading \
        */
@@ -133,7 +173,11 @@ static void run(uint32_t calls, uint32_t outcomes) {
   }
 }
 
+#if defined(__riscv)
+void harness_start(void) {
+#else
 void harness_reset(void) {
+#endif
   static char line[512];
   const uint32_t get[2] = {address(line), sizeof line};
   char *word = line;
@@ -141,6 +185,9 @@ void harness_reset(void) {
 #ifdef __ARM_FP
   CPACR |= CPACR_FPU_FULL_ACCESS;
   __asm__ volatile("dsb\n\tisb" ::: "memory");
+#endif
+#ifdef __riscv_flen
+  __asm__ volatile("csrs mstatus, %0" : : "r"(MSTATUS_FS_INITIAL));
 #endif
   for (volatile uint32_t *zero = harness_bss_start; zero < harness_bss_end; zero++) {
     *zero = 0;

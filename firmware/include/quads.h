@@ -146,10 +146,12 @@ typedef struct {
 } quads_t;
 
 /* `enter` is called when the encoder enters a stage and, with QUADS_STAGE_END, when it is done;
+ * `layer`, if not NULL, before each encoder layer and, with n_layers, behind the last one;
  * `poll`, if not NULL, between two slices of the work: anything but 0 ends it. */
 typedef struct {
   void (*enter)(void *context, uint8_t stage);
   void *context;
+  void (*layer)(void *context, uint16_t layer);
   int (*poll)(void *context);
 } quads_observer_t;
 

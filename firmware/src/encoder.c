@@ -69,6 +69,12 @@ static int poll(run_t *run) {
   return run->stopped;
 }
 
+static void enter_layer(const run_t *run, size_t layer) {
+  if (run->observer != NULL && run->observer->layer != NULL) {
+    run->observer->layer(run->observer->context, (uint16_t)layer);
+  }
+}
+
 /* LayerNorm of residual's rows t .. t + rows - 1, written to `offset` in the arena. */
 static const int8_t *layer_norm(const run_t *run, const quads_norm_t *norm, size_t t, size_t rows,
                                 uint32_t offset) {
@@ -217,10 +223,12 @@ int quads_encode(const quads_t *q, int32_t *logits, const quads_observer_t *obse
   run_t run = bind_tensors(q, observer);
 
   for (size_t i = 0; i < q->model->n_layers && !run.stopped; i++) {
+    enter_layer(&run, i);
     self_attention(&run, &q->model->layers[i]);
     feed_forward(&run, &q->model->layers[i]);
   }
   if (!run.stopped) {
+    enter_layer(&run, q->model->n_layers);
     classify(&run, logits);
   }
   enter(&run, QUADS_STAGE_END);

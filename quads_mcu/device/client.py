@@ -239,6 +239,23 @@ class Client:
             unit=hello.tick_unit,
         )
 
+    def layers(self) -> NDArray[np.int64]:
+        """Where the last inference spent its work, int64 (n_layers + 2, n_stages).
+
+        Rows: before the encoder layers (frontend, convolutions), each layer, after them. In the
+        unit of `Inference.work`, to which they add up.
+        """
+        hello = self._hello or self.hello()
+        values = _fields("layers", self._request("layers"))
+        n, data = _number(values["n_rows"]), _bytes(values["values"])
+        if n < 2 or len(data) != 8 * n * hello.n_stages:
+            raise ProtocolError(
+                f"layers: {n} rows in {len(data)} bytes answered, expected {hello.n_stages} u64 "
+                "in each; build and flash again"
+            )
+        ticks = np.frombuffer(data, "<u8").astype(np.int64).reshape(n, hello.n_stages)
+        return ticks * hello.tick_numerator // hello.tick_denominator
+
     def stats(self) -> Stats:
         """Read high-water marks and link counters."""
         fields = _fields("stats", self._request("stats"))

@@ -16,6 +16,7 @@ from typing import Any
 from quads_mcu.device.boards import Board
 from quads_mcu.device.elf import Elf
 from quads_mcu.errors import InstallationError
+from quads_mcu.model_format import STAGES
 
 PATH = Path(__file__).with_suffix(".json")
 # What [audio] n_mels can be; for others the nearest is taken, which is off by some bytes.
@@ -28,7 +29,7 @@ class FirmwareSizes:
     """Bytes of a board's firmware, each a multiple of ALIGNMENT, and of its model's C structs.
 
     code; constants: tables and initial values; data: stack and static data without arena and
-    logits. layer, model, pointer: of quads_layer_t, quads_model_t and a pointer.
+    `results_bytes`. layer, model, pointer: of quads_layer_t, quads_model_t and a pointer.
     """
 
     code: int
@@ -44,6 +45,11 @@ def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-n_bytes // alignment) * alignment
 
 
+def results_bytes(n_layers: int, n_classes: int) -> int:
+    """Return the static data that depends on the model: logits, and ticks by place and stage."""
+    return padded(4 * n_classes) + 8 * len(STAGES) * (n_layers + 2)
+
+
 def measure(elf: Path, n_layers: int, n_classes: int) -> FirmwareSizes:
     """Return the sizes in a firmware built with a model of n_layers and n_classes.
 
@@ -52,12 +58,11 @@ def measure(elf: Path, n_layers: int, n_classes: int) -> FirmwareSizes:
     """
     image = Elf(elf)
     objects = {symbol.name: symbol.size_bytes for symbol in image.objects()}
-    logits = padded(4 * n_classes)
     data = sum(image.section_bytes(name) for name in (".stack", ".data", ".bss"))
     return FirmwareSizes(
         code=image.section_bytes(".text"),
         constants=image.section_bytes(".rodata") + image.section_bytes(".data"),
-        data=data - logits,
+        data=data - results_bytes(n_layers, n_classes),
         layer=objects["layers"] // n_layers,
         model=objects["quads_model"],
         pointer=objects["labels"] // n_classes,

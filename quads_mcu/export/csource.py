@@ -221,12 +221,7 @@ def _data(model: PackedModel, kernels: str) -> dict[str, Any]:
 
 def packed_tensors(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
     """Return the model's tensors by name, indices as the kernels want them."""
-    pack = variants.kernels(kernels).pack
-    tensors = model_format.tensors(model)
-    if pack is not model_format.pack_indices:
-        for name, linear in model.linears():
-            tensors[f"{name}.indices"] = pack(linear.indices, linear.bits)
-    return tensors
+    return model_format.tensors(model, variants.kernels(kernels).pack)
 
 
 def _c_name(name: str) -> str:

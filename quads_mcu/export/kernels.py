@@ -6,11 +6,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu.errors import ExportError
 from quads_mcu.export import helium
-from quads_mcu.model_format import PackedModel, pack_indices, row_bytes, weight_bytes
+from quads_mcu.model_format import PackedModel, pack_indices, row_bytes, tensors, weight_bytes
 
 Index = NDArray[Any]
 PLAIN_TILE_ROWS = 4  # QUADS_TILE_ROWS of plain/quads_plain.h
@@ -119,9 +120,24 @@ def flash_by_kind(model: PackedModel, name: str) -> dict[str, int]:
     Raises:
         ExportError: unknown variant.
     """
-    kinds = weight_bytes(model)
-    kinds["indices"] = 0
-    for _, linear in model.linears():
-        n_out, n_in = linear.indices.shape
-        kinds["indices"] += kernels(name).index_bytes(n_out, n_in, linear.bits)
-    return kinds
+    return weight_bytes(model, _unpacked(name))
+
+
+def tensor_bytes(model: PackedModel, name: str) -> list[int]:
+    """Return the bytes of every tensor in the packing of the variant `name`; packs nothing.
+
+    Raises:
+        ExportError: unknown variant.
+    """
+    return [tensor.nbytes for tensor in tensors(model, _unpacked(name)).values()]
+
+
+def _unpacked(name: str) -> Callable[[Index, int], Index]:
+    """Return what stands for `pack`: an array of the packed size without contents."""
+    chosen = kernels(name)
+
+    def pack(indices: Index, bits: int) -> Index:
+        n_out, n_in = indices.shape
+        return np.broadcast_to(np.uint8(0), chosen.index_bytes(n_out, n_in, bits))
+
+    return pack

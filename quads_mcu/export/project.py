@@ -57,10 +57,9 @@ class Cost:
 
 def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
-    tensors = csource.packed_tensors(model, board.kernels)
     kinds = kernels.flash_by_kind(model, board.kernels)
     arena = planner.plan(model.dims, board.kernels).arena_bytes
-    needs = _needs(model, board, [tensor.nbytes for tensor in tensors.values()], arena)
+    needs = _needs(model, board, kernels.tensor_bytes(model, board.kernels), arena)
     return Cost(
         weight_bytes=sum(kinds.values()),
         weight_bytes_by_kind=kinds,
@@ -90,7 +89,8 @@ def _needs(
         "code": sizes.code,
         "constants": sizes.constants,
         "weights": sum(map(padded, parts)),
-        "data": sizes.data + padded(4 * model.dims.n_classes),
+        "data": sizes.data
+        + firmware_sizes.results_bytes(model.dims.n_layers, model.dims.n_classes),
         "arena": padded(arena_bytes),
     }
 

@@ -11,6 +11,7 @@ empty function takes; it is exact to one instruction and the same on every machi
 
 from __future__ import annotations
 
+import shutil
 import struct
 import subprocess
 import tempfile
@@ -32,8 +33,6 @@ from quads_mcu.paths import data_dir
 Array = NDArray[Any]
 GUARD = b"\xa5" * 32
 ARGUMENTS = 12
-COMPILER = "arm-none-eabi-gcc"
-EMULATOR = "qemu-system-arm"
 HEAP_BYTES = 3 << 20
 TIMEOUT_S = 300
 # Functions that a harness can call: the kernels of quads_kernels.h.
@@ -54,8 +53,8 @@ FUNCTIONS = (
 class Core:
     """An emulated core: machine, compiler flags, memory, and how its virtual time is read.
 
-    ticks_per_instruction: of the counter, with 64 ns of virtual time per instruction.
-    kernels: the variants that run on it.
+    ticks_per_instruction: of the counter, as the emulator is started. kernels: the variants that
+    run on it.
     """
 
     machine: str
@@ -66,6 +65,15 @@ class Core:
     counter_address: int
     ticks_per_instruction: Fraction
     kernels: tuple[str, ...]
+    compiler: str = "arm-none-eabi-gcc"
+    emulator: tuple[str, ...] = ("qemu-system-arm", "-icount", "shift=6")
+    packages: str = "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+
+    @property
+    def missing_tool(self) -> str | None:
+        """The first program that is needed and not installed."""
+        tools = (self.compiler, self.emulator[0])
+        return next((tool for tool in tools if shutil.which(tool) is None), None)
 
 
 def _cmsdk(machine: str, cpu: str, fpu: str, kernels: tuple[str, ...]) -> Core:
@@ -101,7 +109,21 @@ CORES = {
         Fraction(256, 125),
         ("plain", "helium"),
     ),
-}
+    "rv32imafc": Core(
+        "virt",
+        ("-march=rv32imafc", "-mabi=ilp32f", "-misa-spec=2.2", "-mcmodel=medany",
+         "-msmall-data-limit=0", "--specs=picolibc.specs"),
+        0x8000_0000,
+        0x8100_0000,
+        "HARNESS_MINSTRET",
+        1,
+        Fraction(1),
+        ("plain",),
+        compiler="riscv64-unknown-elf-gcc",
+        emulator=("qemu-system-riscv32", "-bios", "none", "-icount", "shift=0"),
+        packages="gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc",
+    ),
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -184,7 +206,7 @@ class EmulatedKernels:
         except BaseException:
             self._folder.cleanup()
             raise
-        self._heap = _symbol(self._work / "kernels.elf", "harness_heap")
+        self._heap = _symbol(self._work / "kernels.elf", "harness_heap", self.core)
 
     def __enter__(self) -> EmulatedKernels:
         return self
@@ -242,27 +264,28 @@ class EmulatedKernels:
         )
         harness = firmware / "harness"
         command = [
-            COMPILER, *COMPILE_FLAGS, *core.flags, f"-D{core.counter}={core.counter_address:#x}u",
+            core.compiler, *COMPILE_FLAGS, *core.flags,
+            f"-D{core.counter}={core.counter_address:#x}u",
             f"-DQUADS_KERNELS=QUADS_KERNELS_{variant.upper()}",
             *(f"-I{path}" for path in (out, firmware / "include", firmware / "src", *includes)),
             *map(str, [*kernel_sources(variant), *sources]),
             str(harness / "kernel_harness.c"), str(out / "functions.c"),
-            "-nostartfiles", "-Wl,--gc-sections", f"-Wl,-T,{harness / 'kernel_harness.ld'}",
+            "-nostartfiles", "-Wl,--gc-sections", f"-T{harness / 'kernel_harness.ld'}",
             f"-Wl,--defsym,harness_code={core.code_start:#x}",
             f"-Wl,--defsym,harness_data={core.data_start:#x}",
             "-o", str(out / "kernels.elf"),
         ]  # fmt: skip
-        done = _run(command, "compiles the kernels")
+        done = _run(command, "compiles the kernels", core)
         if done.returncode:
             raise BuildError(f"the kernels do not compile for {core.machine}: {done.stderr}")
 
     def _emulate(self) -> None:
         command = [
-            EMULATOR, "-M", self.core.machine, "-icount", "shift=6", "-display", "none",
+            *self.core.emulator, "-M", self.core.machine, "-display", "none",
             "-monitor", "none", "-serial", "none", "-kernel", "kernels.elf",
             "-semihosting-config", "enable=on,target=native,arg=k,arg=calls,arg=outcomes",
         ]  # fmt: skip
-        done = _run(command, "runs the kernels", cwd=self._work)
+        done = _run(command, "runs the kernels", self.core, cwd=self._work)
         if done.returncode:
             raise BuildError(
                 f"{self.core.machine} ended with {done.returncode} (70: a fault): {done.stderr}"
@@ -329,8 +352,9 @@ class _Image:
         return self._start + at
 
 
-def _symbol(elf: Path, name: str) -> int:
-    done = _run(["arm-none-eabi-nm", str(elf)], "reads symbols")
+def _symbol(elf: Path, name: str, core: Core) -> int:
+    nm = core.compiler.removesuffix("gcc") + "nm"
+    done = _run([nm, str(elf)], "reads symbols", core)
     for line in done.stdout.splitlines():
         address, _, symbol = line.split()
         if symbol == name:
@@ -339,7 +363,7 @@ def _symbol(elf: Path, name: str) -> int:
 
 
 def _run(
-    command: list[str], purpose: str, cwd: Path | None = None
+    command: list[str], purpose: str, core: Core, cwd: Path | None = None
 ) -> subprocess.CompletedProcess[str]:
     try:
         return subprocess.run(
@@ -347,8 +371,7 @@ def _run(
         )
     except FileNotFoundError:
         raise BuildError(
-            f"{command[0]} is not installed; it {purpose}. To get it: apt install "
-            "gcc-arm-none-eabi libnewlib-arm-none-eabi qemu-system-arm"
+            f"{command[0]} is not installed; it {purpose}. To get it: apt install {core.packages}"
         ) from None
     except subprocess.TimeoutExpired:
         raise BuildError(f"{command[0]} took more than {TIMEOUT_S} s") from None
