@@ -1,5 +1,7 @@
 # make demo   train, export, build and prove the demo on an emulated board; leaves runs/demo
 # make test   formatting, types, all tests
+# make test-xtensa  the same C on an emulated Xtensa core
+# make sizes  measure what firmware takes without its model; after every change of firmware/
 # make bench  reprint the figures of benchmarks/
 BOARD ?= qemu-an386
 RUN   ?= runs/demo
@@ -9,7 +11,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast bench lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench lint format clean
 setup:
 	@bash .ci/setup
 
@@ -24,6 +26,12 @@ test-fast: setup
 
 bench: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+
+test-xtensa: setup
+	$(PY) -m pytest -q -rs tests/test_xtensa.py
+
+sizes: setup
+	PYTHONPATH=tests $(PY) -m benchmarks.firmware_sizes
 
 lint: setup
 	.venv/bin/ruff format --check quads_mcu hil_tests tests benchmarks

@@ -21,7 +21,8 @@ def test_features_do_not_depend_on_chunks(bench, dut, chunk_bytes):
 
         window = np.zeros(bench.clips.pcm.shape[1], np.int16)
         window[: len(pcm)] = pcm
-        expected = features(window, bench.model.dims.n_mels, bench.model.dims.n_frames)
+        dims = bench.model.dims
+        expected = features(window, dims.n_mels, dims.n_frames, bench.model.frontend)
     dut.send_pcm(pcm, chunk_bytes=chunk_bytes)
     np.testing.assert_array_equal(dut.features(), expected)
 

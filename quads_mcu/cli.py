@@ -158,7 +158,7 @@ def export(
     from dataclasses import asdict
 
     from quads_mcu import console
-    from quads_mcu.device import boards
+    from quads_mcu.device import boards, memory
     from quads_mcu.export import project as exporter
     from quads_mcu.run_dir import RunDir
 
@@ -170,6 +170,7 @@ def export(
         console.result_json(asdict(cost))
         return
     console.table(f"Cost on {board.name}", ("", "bytes"), _cost_rows(cost))
+    _print_regions(board, memory.place(board, cost.needs), "predicted")
     console.result(str(out or found.source_dir(board.name)))
 
 
@@ -178,11 +179,20 @@ def _cost_rows(cost: Any) -> list[tuple[str, str]]:
     return [
         ("weights", f"{cost.weight_bytes:,}"),
         *rows,
-        ("flash, predicted (weights + runtime)", f"{cost.flash_bytes:,}"),
         ("arena", f"{cost.arena_bytes:,}"),
-        ("stack reserve", f"{cost.stack_bytes:,}"),
-        ("RAM, predicted (arena + stack + static)", f"{cost.ram_bytes:,}"),
+        ("stack", f"{cost.stack_bytes:,}"),
     ]
+
+
+def _print_regions(board: Any, regions: Any, how: str) -> None:
+    from quads_mcu import console
+
+    rows = [
+        (one.region, ", ".join(one.contents), f"{one.used_bytes:,}", f"{one.size_bytes:,}")
+        for one in regions
+    ]
+    if rows:
+        console.table(f"Memory of {board.name}, {how}", ("region", "holds", "bytes", "of"), rows)
 
 
 @app.command()
@@ -209,8 +219,7 @@ def build(
             sanitize=sanitize,
             progress=progress,
         )
-    rows = [("flash", f"{done.flash_bytes:,}"), ("RAM", f"{done.ram_bytes:,}")]
-    console.table(f"{board.name}, build {done.build_id}", ("linked", "bytes"), rows)
+    _print_regions(board, done.regions, f"linked, build {done.build_id}")
     console.result(str(done.elf))
 
 

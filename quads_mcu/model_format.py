@@ -41,8 +41,8 @@ EXP_ONE = 8192
 MAX_TOKENS = 2047
 NORM_FRACTION_BITS = 10
 
-# Arithmetic of the log-mel frontend the model was trained for.
-FRONTENDS = ("float",)
+# Arithmetic of the log-mel frontend: float32, or integers for cores without floating point.
+FRONTENDS = ("float", "fixed")
 MAX_SLOTS = 64
 # The threshold that no score is below.
 NEVER_REJECT = -(2**31)

@@ -1,7 +1,7 @@
 /* Read windows of int8 features from stdin, write int32 logits to stdout.
  *
  * Each window runs in an arena of exactly the planned size, filled with other random bytes, and
- * twice: same logits, same features, nothing written behind the arena. */
+ * twice: same logits, same features, nothing written behind the arena, and its last bytes used. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -10,6 +10,7 @@
 #include "quads.h"
 
 #define GUARD_BYTES 64
+#define ALIGNMENT 8 /* of a tensor's size; what is left of the last one may be padding */
 #define MEL_BYTES (QUADS_MODEL_MELS * QUADS_MODEL_FRAMES)
 
 static uint32_t state = 1;
@@ -24,13 +25,18 @@ static void fail(const char *what) {
   exit(1);
 }
 
+static int end_is_used;
+
 static void run(uint8_t *arena, const int8_t *mel, int32_t *logits) {
   int32_t again[QUADS_MODEL_CLASSES];
+  uint8_t *end = arena + QUADS_MODEL_ARENA_BYTES - ALIGNMENT;
+  uint8_t end_before[ALIGNMENT];
   quads_t q;
 
   for (size_t i = 0; i < QUADS_MODEL_ARENA_BYTES; i++) {
     arena[i] = random_byte();
   }
+  memcpy(end_before, end, ALIGNMENT);
   if (quads_init(&q, &quads_model, arena, QUADS_MODEL_ARENA_BYTES) != QUADS_OK) {
     fail("quads_init");
   }
@@ -43,6 +49,7 @@ static void run(uint8_t *arena, const int8_t *mel, int32_t *logits) {
   if (quads_infer(&q, again, NULL) != QUADS_OK || memcmp(logits, again, sizeof again) != 0) {
     fail("a second inference differs");
   }
+  end_is_used |= memcmp(end, end_before, ALIGNMENT) != 0;
 }
 
 int main(void) {
@@ -69,5 +76,8 @@ int main(void) {
     fwrite(logits, sizeof logits, 1, stdout);
   }
   free(arena);
+  if (!end_is_used) {
+    fail("the arena is larger than what is used");
+  }
   return 0;
 }

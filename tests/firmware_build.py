@@ -34,9 +34,9 @@ def _folder() -> tempfile.TemporaryDirectory[str]:
 
 
 @functools.cache
-def source_dir() -> Path:
-    folder = Path(_folder().name) / "source"
-    csource.write_sources(model(), folder)
+def source_dir(kernels: str = "plain") -> Path:
+    folder = Path(_folder().name) / f"source-{kernels}"
+    csource.write_sources(model(), folder, kernels)
     return folder
 
 
@@ -45,7 +45,7 @@ def built(board_name: str, sanitize: bool = False) -> build.Build:
     board = boards.load(board_name)
     require(board)
     out = Path(_folder().name) / f"{board_name}{'-sanitized' if sanitize else ''}"
-    return build.build(board, source_dir(), out, sanitize=sanitize)
+    return build.build(board, source_dir(board.kernels), out, sanitize=sanitize)
 
 
 def require(board: Board) -> None:

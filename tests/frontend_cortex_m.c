@@ -54,7 +54,8 @@ static size_t run(size_t n_samples) {
 }
 
 static void time_stages(size_t n_frames) {
-  static float power[QUADS_FRONTEND_BINS], energy[QUADS_FRONTEND_N_MELS];
+  static quads_power_t power[QUADS_FRONTEND_BINS];
+  static quads_energy_t energy[QUADS_FRONTEND_N_MELS];
   static int8_t levels[QUADS_FRONTEND_N_MELS];
   for (size_t frame = 0; frame < n_frames; frame++) {
     const uint32_t begin = now();

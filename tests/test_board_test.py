@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from tiny_run import tiny_run
 
+from quads_mcu import model_format
 from quads_mcu.device import boards, build
 from quads_mcu.export import project
 from quads_mcu.run_dir import RunDir, write_json
@@ -49,6 +51,18 @@ def test_board_equals_reference_and_reports_say_so(run: RunDir) -> None:
     assert "0 differ" in (folder / "report.html").read_text()
     suite = ET.parse(folder / "junit.xml").getroot().find("testsuite")
     assert suite is not None and suite.get("failures") == suite.get("errors") == "0"
+
+
+def test_board_with_the_integer_frontend(run: RunDir, tmp_path: Path) -> None:
+    copy = RunDir(tmp_path / "run")
+    shutil.copytree(run.path, copy.path)
+    host = replace(boards.load("host"), frontend="fixed")
+    project.export(copy, host, bits=None, out=None)
+    build.build(host, copy.source_dir("host"), copy.build_dir("host"))
+    done = board_test(copy, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["equality"]["feature_bytes_differing"] == 0
+    assert model_format.read(copy.model_path).frontend == "fixed"
 
 
 def test_missing_port_is_a_link_error(run: RunDir) -> None:

@@ -1,12 +1,13 @@
 """Board files, fit check, energy estimate, clip stores."""
 
+import re
 import struct
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from quads_mcu.device import boards, build, clips, energy
+from quads_mcu.device import boards, build, clips, energy, memory
 from quads_mcu.errors import AudioError, ConfigError, ExportError
 from quads_mcu.paths import boards_dir
 
@@ -20,24 +21,25 @@ def test_all_boards_load() -> None:
     assert {"host", "qemu-an386"} <= {board.name for board in found}
 
 
-def test_an386() -> None:
-    board = boards.load("qemu-an386")
-    assert board.emulated and board.stores_clips
-    assert board.region("code").start == 0
-    assert board.region("data").start == 0x20000000
-    assert board.defines["QUADS_TICK_NUMERATOR"] / board.defines["QUADS_TICK_DENOMINATOR"] == 0.625
-    assert board.to_json()["memory"][1]["size_bytes"] == 4 << 20
-
-
-def test_the_host_takes_everything() -> None:
-    board = boards.load("host")
-    assert not board.emulated
-    boards.fit(board, 1 << 40, 1 << 40)
+@pytest.mark.parametrize(
+    ("name", "code", "data", "ticks_per_instruction"),
+    [
+        ("qemu-an386", 0x00000000, 0x20000000, 1.6),
+        ("qemu-an500", 0x00000000, 0x20000000, 1.6),
+        ("qemu-an505", 0x10000000, 0x38000000, 1.28),
+        ("qemu-an547", 0x00000000, 0x30000000, 2.048),
+    ],
+)
+def test_cortex_m_boards(name: str, code: int, data: int, ticks_per_instruction: float) -> None:
+    board = boards.load(name)
+    assert (board.region("code").start, board.region("data").start) == (code, data)
+    ticks = board.defines["QUADS_TICK_DENOMINATOR"] / board.defines["QUADS_TICK_NUMERATOR"]
+    assert ticks == ticks_per_instruction == pytest.approx(64e-9 * board.clock_hz)
 
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("qemu-an836", "did you mean qemu-an386"), ("zzz", "known: host, qemu-an386")],
+    [("qemu-an836", "did you mean qemu-an386"), ("zzz", "known: host, qemu-an386, qemu-an500")],
 )
 def test_unknown_board_names_the_nearest(name: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
@@ -58,8 +60,9 @@ def test_names_are_no_paths(name: str) -> None:
         ("clock_hz = 25_000_000", "clock_hz = true", "not of type int"),
         ('kind = "qemu"', 'kind = "toaster"', "allowed: host, qemu"),
         ('kind = "qemu"', 'kind = "host"', r"\[emulator\] belongs"),
-        ('"constants"]', '"cookies"]', "holds 'cookies'"),
-        ('holds = ["data"]', 'holds = ["code"]', "no memory region that holds data"),
+        ('kind = "qemu"', 'kind = "qemu"\nfrontend = "half"', "allowed: float, fixed"),
+        ('"constants", "w', '"cookies", "w', "holds 'cookies'"),
+        ('"data", "arena"', '"arena"', "no memory region that holds data"),
         ("size_bytes = 4_194_304", "size_bytes = 0", "below the possible"),
         ("QUADS_TIMER = 0x40000000", 'QUADS_TIMER = "late"', "names and integers"),
         ("stack_bytes = 5120", "stack_bytes = 99_000_000", "outside the data region"),
@@ -83,25 +86,79 @@ def test_missing_file(tmp_path: Path) -> None:
 
 # --- fit ------------------------------------------------------------------------------------
 
+MIB = 1 << 20
+NEEDS = {"code": 16_000, "constants": 4_000, "weights": 300_000, "data": 6_000, "arena": 80_000}
 
-def test_fit_up_to_the_last_byte() -> None:
-    boards.fit(boards.load("qemu-an386"), 4_194_304, 4_194_304)
+
+def places(board: str, **needs: int) -> dict[str, tuple[str, ...]]:
+    found = memory.place(boards.load(board), NEEDS | needs)
+    return {usage.region: usage.contents for usage in found}
+
+
+def test_the_host_takes_everything() -> None:
+    assert memory.place(boards.load("host"), dict.fromkeys(NEEDS, 1 << 40)) == []
+
+
+def test_what_fits_lies_in_the_first_region() -> None:
+    assert places("qemu-an386") == {
+        "flash": ("code", "constants", "weights"),
+        "ram": ("data", "arena"),
+    }
 
 
 @pytest.mark.parametrize(
-    ("flash", "ram", "region", "way_out"),
-    [(4_194_305, 0, "flash", "fewer bits"), (0, 4_194_305, "ram", "a shorter window")],
+    ("board", "large"), [("qemu-an386", "psram"), ("qemu-an505", "psram"), ("qemu-an547", "ddr")]
 )
-def test_one_byte_too_many(flash: int, ram: int, region: str, way_out: str) -> None:
+def test_large_weights_move_alone(board: str, large: str) -> None:
+    found = places(board, weights=8 * MIB)
+    assert found.pop(large) == ("weights",)
+    assert list(found.values()) == [("code", "constants"), ("data", "arena")]
+
+
+def test_the_arena_takes_the_fastest_memory_with_room() -> None:
+    assert places("qemu-an547")["dtcm"] == ("data", "arena")
+    assert places("qemu-an547", arena=524_288)["sram"] == ("arena",)
+    assert places("qemu-an547", arena=4 * MIB + 8)["ddr"] == ("arena",)
+
+
+def test_the_last_byte_decides() -> None:
+    room = 4 * MIB - NEEDS["code"] - NEEDS["constants"]
+    assert "psram" not in places("qemu-an386", weights=room)
+    assert places("qemu-an386", weights=room + 1)["psram"] == ("weights",)
+    both = places("qemu-an386", weights=8 * MIB, arena=8 * MIB)
+    assert both["psram"] == ("weights", "arena")
+
+
+@pytest.mark.parametrize(
+    ("needs", "region", "holds", "size", "over", "ways"),
+    [
+        ({"weights": 16 * MIB + 1}, "psram", "weights", 16 * MIB, 1, "fewer bits per weight"),
+        ({"arena": 16 * MIB + 9}, "psram", "arena", 16 * MIB, 9, "a shorter window"),
+        (
+            {"arena": 8 * MIB, "weights": 8 * MIB + 5},
+            "psram",
+            "weights, arena",
+            16 * MIB,
+            5,
+            "a shorter window",
+        ),
+        ({"data": 5 * MIB}, "ram", "data", 4 * MIB, MIB, "a board with more ram"),
+    ],
+)
+def test_what_fits_nowhere(
+    needs: dict[str, int], region: str, holds: str, size: int, over: int, ways: str
+) -> None:
     with pytest.raises(ExportError) as caught:
-        boards.fit(boards.load("qemu-an386"), flash, ram)
+        places("qemu-an386", **needs)
     message = str(caught.value)
     assert message.startswith(
-        f"{region} of qemu-an386: 4,194,305 bytes needed, 4,194,304 available, 1 too many"
+        f"{region} of qemu-an386 ({holds}): {size + over:,} bytes needed, {size:,} available, "
+        f"{over:,} too many; use "
     )
-    assert way_out in message
-    assert "smaller student" in message
-    assert "quads-mcu boards" in message
+    assert ways in message
+    if region == "psram":
+        assert "smaller student" in message
+    assert f"a board with more {region} (`quads-mcu boards`)" in message
 
 
 # --- energy ---------------------------------------------------------------------------------
@@ -133,11 +190,14 @@ def test_no_figures_no_estimate() -> None:
 # --- linker script --------------------------------------------------------------------------
 
 
-def test_linker_script_follows_the_board() -> None:
-    script = build.render_linker_script(boards.load("qemu-an386"))
+def test_linker_script_follows_board_and_placement() -> None:
+    board = boards.load("qemu-an386")
+    script = build.render_linker_script(board, memory.choices(board)[-1])
     assert "flash : ORIGIN = 0x00000000, LENGTH = 4194304" in script
     assert "ram : ORIGIN = 0x20000000, LENGTH = 4194304" in script
     assert ". += 5120;" in script
+    for section, region in ((".text", "flash"), (".weights", "psram"), (".arena", "psram")):
+        assert re.search(rf"\n  {re.escape(section)} [^>]*> {region}\n", script), section
 
 
 # --- clip store -----------------------------------------------------------------------------

@@ -385,7 +385,7 @@ def test_worst_of_two_boards() -> None:
 
 # --- real firmware --------------------------------------------------------------------------
 
-BOARDS = ["host", "qemu-an386"]
+BOARDS = boards.names()
 WINDOW_SAMPLES = 160 * DIMS.n_frames
 
 

@@ -99,7 +99,7 @@ def test_summary_names_sizes_and_origin(model: PackedModel) -> None:
 
 def test_arrays_are_the_tensors_of_the_file(model: PackedModel) -> None:
     text = csource.render_model(model)["model_data.c"]
-    pattern = r"static const (\w+) (\w+)\[(\d+)\] = \{ /\* [\dx ]+ \*/\n([^}]*)\};"
+    pattern = r"static _Alignas\(8\) const (\w+) (\w+)\[(\d+)\] = \{ /\* [\dx ]+ \*/\n([^}]*)\};"
     found = {name: (kind, int(n), body) for kind, name, n, body in re.findall(pattern, text)}
     expected = {n.replace(".", "_"): t for n, t in model_format.tensors(model).items() if t.size}
     assert set(found) == set(expected)

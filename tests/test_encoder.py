@@ -7,6 +7,7 @@ import itertools
 import math
 import subprocess
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 from random_model import random_model
 
 from quads_mcu import model_format
+from quads_mcu.device.build import kernel_sources
 from quads_mcu.export import csource
 from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
@@ -24,7 +26,7 @@ from quads_mcu.model.dimensions import Dimensions, dimensions
 RUNTIME = [
     FIRMWARE / "src" / "quads.c",
     FIRMWARE / "src" / "encoder.c",
-    *sorted((FIRMWARE / "src" / "kernels").glob("*.c")),
+    *kernel_sources("plain"),
 ]
 FRONTEND = sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
 INCLUDES = [FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "kernels"]
@@ -234,10 +236,13 @@ STREAM_DIMS = Dimensions(n_mels=40, n_frames=20, d_model=16, n_heads=2, n_layers
 WINDOW_SAMPLES = 160 * STREAM_DIMS.n_frames
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+@pytest.fixture(scope="module", params=model_format.FRONTENDS)
+def library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> ctypes.CDLL:
+    """Return the runtime with a model for one of the frontends, its `frontend`."""
     out = tmp_path_factory.mktemp("runtime")
-    csource.write_sources(random_model(STREAM_DIMS), out)
+    csource.write_sources(replace(random_model(STREAM_DIMS), frontend=request.param), out)
     shim = out / "shim.c"
     shim.write_text(
         '#include "quads.h"\n'
@@ -246,9 +251,11 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
         "size_t arena_bytes(void) { return quads_model.plan.arena_bytes; }\n"
         "size_t model_bytes(void) { return sizeof(quads_model_t); }\n"
     )
-    return compile_shared(
+    loaded = compile_shared(
         [shim, out / "model_data.c", *RUNTIME, *FRONTEND], [out, *INCLUDES], out, "gcc"
     )
+    loaded.frontend = request.param
+    return loaded
 
 
 class _Stream:
@@ -316,7 +323,8 @@ def test_streamed_features_equal_the_window_of_the_reference(
     # except by the last frame, whose analysis window ends 40 samples later.
     window = np.zeros((1, WINDOW_SAMPLES + 400), np.int16)
     window[0, :n_samples] = pcm[: window.size]
-    expected = frontend.features(window, STREAM_DIMS.n_mels, STREAM_DIMS.n_frames)
+    arithmetic = stream.library.frontend
+    expected = frontend.features(window, STREAM_DIMS.n_mels, STREAM_DIMS.n_frames, arithmetic)
     np.testing.assert_array_equal(stream.features(), expected[0])
 
 

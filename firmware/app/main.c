@@ -31,10 +31,13 @@ typedef struct {
   uint32_t received_bytes;
 } window_t;
 
+/* What depends on the model has its own place in the linker script, and the code takes sizes from
+ * quads_model: so code and other data are the same for every model, and predicted exactly. */
 static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static int32_t logits[QUADS_MODEL_CLASSES];
+
 static quads_t runtime;
 static window_t window;
-static int32_t logits[QUADS_MODEL_CLASSES];
 static uint16_t answers[QUADS_MODEL_SLOTS];
 static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
@@ -144,7 +147,7 @@ static void hello(void *context, const quads_request_t *request, quads_sender_t 
   quads_send_u16(answer, quads_model.n_frames);
   quads_send_u16(answer, quads_model.n_classes);
   quads_send_u16(answer, MAX_PAYLOAD_BYTES);
-  quads_send_u32(answer, sizeof arena);
+  quads_send_u32(answer, quads_model.plan.arena_bytes);
   quads_send_u32(answer, quads_port_stack_bytes());
   quads_send_u32(answer, quads_port_tick.numerator);
   quads_send_u32(answer, quads_port_tick.denominator);
@@ -311,7 +314,7 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
 }
 
 static void stats(void *context, const quads_request_t *request, quads_sender_t *answer) {
-  uint32_t used = sizeof arena;
+  uint32_t used = quads_model.plan.arena_bytes;
   (void)context;
   (void)request;
   while (used > 0 && arena[used - 1] == PAINT) {
@@ -349,8 +352,8 @@ int main(int argc, char **argv) {
     quads_port_exit(unusable);
   }
   stage = QUADS_STAGE_END;
-  memset(arena, PAINT, sizeof arena);
-  if (quads_init(&runtime, &quads_model, arena, sizeof arena) != QUADS_OK) {
+  memset(arena, PAINT, quads_model.plan.arena_bytes);
+  if (quads_init(&runtime, &quads_model, arena, quads_model.plan.arena_bytes) != QUADS_OK) {
     quads_port_exit(1);
   }
   quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);

@@ -12,6 +12,7 @@ import math
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu.audio.fixed_frontend import levels as fixed_levels
 from quads_mcu.audio.frontend_tables import (
     CLAMP_LEVELS,
     LEVEL_BIAS,
@@ -27,13 +28,16 @@ from quads_mcu.errors import AudioError
 
 Int8 = NDArray[np.int8]
 
+# Arithmetics, as model_format.FRONTENDS: a model says which it wants.
+FRONTENDS = FLOAT, FIXED = ("float", "fixed")
+
 # Frames worked on at a time: the intermediate arrays stay in a core's cache.
 _BLOCK_FRAMES = 256
 
 _QUARTER = np.float32(0.25)
 
 
-def features(pcm: NDArray[np.int16], n_mels: int, n_frames: int) -> Int8:
+def features(pcm: NDArray[np.int16], n_mels: int, n_frames: int, arithmetic: str = FLOAT) -> Int8:
     """Return the features of one window of `n_frames` per clip, clamped, as the device has them.
 
     Args:
@@ -41,12 +45,13 @@ def features(pcm: NDArray[np.int16], n_mels: int, n_frames: int) -> Int8:
             the window are ignored.
         n_mels: bands, 1 .. 128.
         n_frames: frames of the window.
+        arithmetic: one of FRONTENDS.
     Returns:
         int8, (..., n_frames, n_mels), scale 1/80, zero point -8.
     Raises:
-        AudioError: pcm is not int16, or n_mels is out of range.
+        AudioError: pcm is not int16, n_mels is out of range, or arithmetic is unknown.
     """
-    return clamp(frames(pcm, n_mels, n_frames))
+    return clamp(frames(pcm, n_mels, n_frames, arithmetic))
 
 
 def clamp(mel: Int8) -> Int8:
@@ -58,7 +63,7 @@ def clamp(mel: Int8) -> Int8:
     return clamped
 
 
-def frames(pcm: NDArray[np.int16], n_mels: int, n_frames: int) -> Int8:
+def frames(pcm: NDArray[np.int16], n_mels: int, n_frames: int, arithmetic: str = FLOAT) -> Int8:
     """Return the first `n_frames` frames of each clip before the clamp.
 
     Frame f covers samples 160 f - 200 .. 160 f + 199. Arguments, result and errors are those of
@@ -67,6 +72,8 @@ def frames(pcm: NDArray[np.int16], n_mels: int, n_frames: int) -> Int8:
     pcm = np.asarray(pcm)
     if pcm.dtype != np.int16 or pcm.ndim == 0:
         raise AudioError(f"the frontend wants int16 samples, got {pcm.dtype} {pcm.shape}")
+    if arithmetic not in FRONTENDS:
+        raise AudioError(f"frontend {arithmetic!r} is unknown; there are {', '.join(FRONTENDS)}")
     constants = tables(n_mels)
     n_clips = math.prod(pcm.shape[:-1])
     out = np.empty((n_clips, n_frames, n_mels), np.int8)
@@ -77,7 +84,8 @@ def frames(pcm: NDArray[np.int16], n_mels: int, n_frames: int) -> Int8:
             block = windows[:, clip : clip + n_together, at : at + _BLOCK_FRAMES]
             shape = (*block.shape[1:], n_mels)
             samples = block[constants.sample_order.T].reshape(N1, N2, -1)
-            levels = _levels(samples, constants)
+            fixed = arithmetic == FIXED
+            levels = fixed_levels(samples, n_mels) if fixed else _levels(samples, constants)
             out[clip : clip + n_together, at : at + _BLOCK_FRAMES] = levels.T.reshape(shape)
     return out.reshape(*pcm.shape[:-1], n_frames, n_mels)
 

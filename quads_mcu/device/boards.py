@@ -12,18 +12,24 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
-from quads_mcu.errors import ConfigError, ExportError
+from quads_mcu.errors import ConfigError
+from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu")
-HOLDS = ("code", "constants", "data")
+KERNELS = ("plain", "dsp", "helium")
+CONTENTS = ("code", "constants", "weights", "data", "arena")
 
 T = TypeVar("T")
 
 
 @dataclass(frozen=True)
 class Region:
-    """One memory region. `holds`: code, constants (tables, weights), data (stack, state, arena)."""
+    """One memory region. `holds`: what may lie there, of CONTENTS.
+
+    code; constants (tables, initial values); weights (what the model file defines); data (stack
+    and static data); arena.
+    """
 
     name: str
     start: int
@@ -68,8 +74,9 @@ class Energy:
 class Board:
     """One target.
 
-    stack_bytes: size of the stack region. runtime_flash_bytes, runtime_ram_bytes: code and static
-    data without model, arena and stack, as measured on a build; predictions add them.
+    kernels: the folder of firmware/src/kernels whose files the build takes where they exist.
+    frontend: arithmetic of the log-mel features (FRONTENDS): fixed where the core has no FPU.
+    stack_bytes: size of the stack.
     """
 
     name: str
@@ -78,9 +85,9 @@ class Board:
     port: str
     clock_hz: int
     stack_bytes: int
-    runtime_flash_bytes: int
-    runtime_ram_bytes: int
     toolchain: Toolchain
+    kernels: str = "plain"
+    frontend: str = "float"
     defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
     memory: tuple[Region, ...] = ()
     emulator: Emulator | None = None
@@ -97,15 +104,23 @@ class Board:
         return self.kind in KINDS
 
     def region(self, content: str) -> Region:
-        """Return the first region that holds `content` (code, constants or data).
+        """Return the first region that may hold `content`, one of CONTENTS.
 
         Raises:
             ConfigError: none does.
         """
-        for region in self.memory:
-            if content in region.holds:
-                return region
-        raise ConfigError(f"board {self.name} has no memory region that holds {content}")
+        return self.regions(content)[0]
+
+    def regions(self, content: str) -> list[Region]:
+        """Return every region that may hold `content`, in the order of the file.
+
+        Raises:
+            ConfigError: none does.
+        """
+        found = [region for region in self.memory if content in region.holds]
+        if not found:
+            raise ConfigError(f"board {self.name} has no memory region that holds {content}")
+        return found
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain dicts and lists."""
@@ -159,36 +174,6 @@ def read(path: Path) -> Board:
     return board
 
 
-def fit(board: Board, flash_bytes: int, ram_bytes: int) -> None:
-    """Refuse what does not fit; boards without regions (the host) take everything.
-
-    Raises:
-        ExportError: names the region, what is needed and available, and three ways out.
-    """
-    if not board.memory:
-        return
-    for region, needed in (
-        (board.region("constants"), flash_bytes),
-        (board.region("data"), ram_bytes),
-    ):
-        if needed > region.size_bytes:
-            raise ExportError(overflow_text(board, region, needed))
-
-
-def overflow_text(board: Board, region: Region, needed: int) -> str:
-    """Return the message for `needed` bytes that do not fit `region`."""
-    content = "weights" if "constants" in region.holds else "arena"
-    less = {
-        "weights": "fewer bits per weight ([quantization] bits)",
-        "arena": "a shorter window ([audio] window_s)",
-    }[content]
-    return (
-        f"{region.name} of {board.name}: {needed:,} bytes needed, {region.size_bytes:,} available, "
-        f"{needed - region.size_bytes:,} too many; use {less}, a smaller student "
-        f"([student] preset), or a board with more {region.name} (`quads-mcu boards`)"
-    )
-
-
 # --- reading -------------------------------------------------------------------------------
 
 
@@ -216,7 +201,7 @@ def _record(kind: type[T], tree: Any, where: str) -> T:
     hints = get_type_hints(kind)
     if unknown := sorted(set(tree) - set(hints)):
         raise ConfigError(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(hints)}")
-    optional = {"defines", "memory", "emulator", "energy"}
+    optional = {"kernels", "frontend", "defines", "memory", "emulator", "energy"}
     if missing := sorted(set(hints) - set(tree) - optional):
         raise ConfigError(f"{where} lacks {missing[0]!r}")
     return kind(**{name: _value(value, hints[name], name) for name, value in tree.items()})
@@ -241,6 +226,10 @@ def _check(board: Board, stem: str) -> None:
         raise ConfigError(f"name = {board.name!r} in a file called {stem}.toml")
     if board.kind not in KINDS:
         raise ConfigError(f"kind = {board.kind!r}; allowed: {', '.join(KINDS)}")
+    if board.kernels not in KERNELS:
+        raise ConfigError(f"kernels = {board.kernels!r}; allowed: {', '.join(KERNELS)}")
+    if board.frontend not in FRONTENDS:
+        raise ConfigError(f"frontend = {board.frontend!r}; allowed: {', '.join(FRONTENDS)}")
     if len(board.name.encode()) > 32 or not board.name.isascii():
         raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
     if (board.kind == "qemu") != board.emulated:
@@ -250,12 +239,12 @@ def _check(board: Board, stem: str) -> None:
     for region in board.memory:
         if region.start < 0 or region.size_bytes <= 0:
             raise ConfigError(f"region {region.name} has start or size below the possible")
-        if unknown := sorted(set(region.holds) - set(HOLDS)):
+        if unknown := sorted(set(region.holds) - set(CONTENTS)):
             raise ConfigError(
-                f"region {region.name} holds {unknown[0]!r}; allowed: {', '.join(HOLDS)}"
+                f"region {region.name} holds {unknown[0]!r}; allowed: {', '.join(CONTENTS)}"
             )
     if board.memory:
-        for content in HOLDS:
+        for content in CONTENTS:
             board.region(content)
         if not 0 < board.stack_bytes <= board.region("data").size_bytes:
             raise ConfigError(f"stack_bytes = {board.stack_bytes} is outside the data region")

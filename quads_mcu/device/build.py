@@ -17,6 +17,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu.console import Progress
+from quads_mcu.device import memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.elf import Elf
 from quads_mcu.errors import BuildError
@@ -29,6 +30,8 @@ COMPILE_FLAGS = (
     "-std=c11", "-O2", "-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror",
     "-ffp-contract=off", "-ffunction-sections", "-fdata-sections",
 )  # fmt: skip
+# Labels of equal ending do not share bytes, so that the size of a model follows from its parts.
+BARE_METAL_FLAGS = ("-fno-merge-constants",)
 SANITIZE_FLAGS = ("-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 # What the model file defines beside weights and tables.
 NOT_WEIGHTS = {"layers", "labels", "slots"}
@@ -40,7 +43,8 @@ class Build:
     """A finished build. All sizes in bytes, measured in the ELF file.
 
     weight_bytes: indices, codebooks and tables of the model. flash_bytes: code, constants and
-    initial data. ram_bytes: data, arena and, where the port has one, the stack region.
+    initial data. ram_bytes: data, arena and, where the port has one, the stack region. regions:
+    the board's memory regions in use, what lies there and up to which byte.
     """
 
     elf: Path
@@ -51,6 +55,7 @@ class Build:
     weight_bytes: int
     build_id: str
     compiler: str
+    regions: tuple[memory.Usage, ...]
 
     @property
     def flash_bytes(self) -> int:
@@ -71,10 +76,11 @@ class Build:
         """
         try:
             values = json.loads((out_dir / SUMMARY_NAME).read_text(encoding="utf-8"))
+            values["regions"] = tuple(memory.Usage.from_json(one) for one in values["regions"])
             return cls(elf=out_dir / FIRMWARE_NAME, **values)
         except OSError:
             raise BuildError(f"{out_dir} holds no build; run `quads-mcu build` first") from None
-        except (ValueError, TypeError) as problem:
+        except (KeyError, ValueError, TypeError) as problem:
             raise BuildError(f"{out_dir / SUMMARY_NAME}: {problem}; build again") from None
 
 
@@ -107,12 +113,45 @@ def build(
     firmware = data_dir("firmware")
     sources = [
         *sorted(source_dir.glob("*.c")),
-        *sorted((firmware / "src").rglob("*.c")),
+        *runtime_sources(board.kernels),
         *sorted((firmware / "app").glob("*.c")),
-        *sorted((firmware / "ports" / board.port).glob("*.c")),
+        *port_sources(board),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
+
+
+def runtime_sources(kernels: str) -> list[Path]:
+    """Return the runtime's source files, with the kernels of a variant."""
+    source = data_dir("firmware") / "src"
+    return [
+        *sorted(source.glob("*.c")),
+        *sorted((source / "frontend").glob("*.c")),
+        *kernel_sources(kernels),
+    ]
+
+
+def port_sources(board: Board) -> list[Path]:
+    """Return the C files of the board's port; ports with memory regions share bare_metal/."""
+    ports = data_dir("firmware") / "ports"
+    folders = [board.port, *(["bare_metal"] if board.memory else [])]
+    return [path for folder in folders for path in sorted((ports / folder).glob("*.c"))]
+
+
+def kernel_sources(variant: str) -> list[Path]:
+    """Return the C and assembly files of a kernel variant (boards.KERNELS).
+
+    Every kernel is a file in plain/; a file of the same stem in the variant's folder replaces it,
+    and whatever else lies there comes too.
+    """
+    folder = data_dir("firmware") / "src" / "kernels"
+    chosen: dict[str, list[Path]] = {}
+    for name in dict.fromkeys(("plain", variant)):
+        stems: dict[str, list[Path]] = {}
+        for path in sorted((folder / name).glob("*.[cS]")):
+            stems.setdefault(path.stem, []).append(path)
+        chosen |= stems
+    return [path for stem in sorted(chosen) for path in chosen[stem]]
 
 
 def compile_and_link(
@@ -126,15 +165,22 @@ def compile_and_link(
 ) -> Build:
     """Compile any set of C files for `board`; the rest is as in `build`."""
     command, version = find_compiler(board, compiler)
-    extra = SANITIZE_FLAGS if sanitize else ()
+    extra = (*(BARE_METAL_FLAGS if board.memory else ()), *(SANITIZE_FLAGS if sanitize else ()))
     build_id = _build_id(board, sources, includes, [version, *extra])
-    flags = [*COMPILE_FLAGS, *board.toolchain.flags, *extra, *_defines(board, build_id)]
+    flags = [
+        *COMPILE_FLAGS,
+        *(BARE_METAL_FLAGS if board.memory else ()),
+        *board.toolchain.flags,
+        *extra,
+        *_defines(board, build_id),
+    ]
     flags += [f"-I{folder}" for folder in includes]
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
         objects = _compile([*command, *flags], sources, out_dir, progress)
-        elf = _link([*command, *board.toolchain.flags, *extra], board, objects, out_dir)
-        return _measured(elf, build_id, version)
+        link = [*command, *board.toolchain.flags, *extra]
+        elf, placement = _link(link, board, objects, out_dir)
+        return _measured(board, placement, elf, build_id, version)
     except OSError as problem:
         raise BuildError(f"{problem.filename}: {problem.strerror}") from None
 
@@ -166,6 +212,7 @@ def find_compiler(board: Board, compiler: str | None = None) -> tuple[list[str],
 
 def _defines(board: Board, build_id: str) -> list[str]:
     values = {name: f"{value}u" for name, value in board.defines.items()}
+    values["QUADS_KERNELS"] = f"QUADS_KERNELS_{board.kernels.upper()}"
     values["QUADS_CLOCK_HZ"] = f"{board.clock_hz}u"
     values["QUADS_BOARD_NAME"] = f'"{board.name}"'
     values["QUADS_BUILD_ID"] = "{" + ",".join(f"0x{b:02x}" for b in bytes.fromhex(build_id)) + "}"
@@ -209,47 +256,65 @@ def _compile(
     return objects
 
 
-def _link(command: list[str], board: Board, objects: list[Path], out_dir: Path) -> Path:
+def _link(
+    command: list[str], board: Board, objects: list[Path], out_dir: Path
+) -> tuple[Path, memory.Placement]:
+    """Link with the first placement that fits; the linker is the judge of that."""
     elf = out_dir / FIRMWARE_NAME
-    options = ["-Wl,--gc-sections", *board.toolchain.link_flags]
-    if board.memory:
-        script = out_dir / "board.ld"
-        _write_text(script, render_linker_script(board))
-        options = [f"-T{script}", *options]
     handle, temporary = tempfile.mkstemp(dir=out_dir, prefix="link-")
     os.close(handle)
     try:
-        done = _run([*command, *map(str, objects), *options, "-o", temporary])
-        if done.returncode:
-            raise BuildError(_overflow(board, done.stderr) or f"linking: {_errors(done.stderr)}")
+        refused = []
+        for placement in memory.choices(board):
+            done = _run([*command, *map(str, objects), *_link_options(board, placement, out_dir),
+                         "-o", temporary])  # fmt: skip
+            if done.returncode == 0:
+                break
+            if not (over := _overflowing(board, placement, done.stderr)):
+                raise BuildError(f"linking: {_errors(done.stderr)}")
+            refused.append(over)
+        else:
+            raise BuildError(memory.overflow_text(board, min(refused, key=memory.overflow_bytes)))
         Path(temporary).chmod(0o755)
         (out_dir / SUMMARY_NAME).unlink(missing_ok=True)
         Path(temporary).replace(elf)
     finally:
         Path(temporary).unlink(missing_ok=True)
-    return elf
+    return elf, placement
 
 
-def render_linker_script(board: Board) -> str:
+def _link_options(board: Board, placement: memory.Placement, out_dir: Path) -> list[str]:
+    options = ["-Wl,--gc-sections", *board.toolchain.link_flags]
+    if not board.memory:
+        return options
+    script = out_dir / "board.ld"
+    _write_text(script, render_linker_script(board, placement))
+    return [f"-T{script}", *options]
+
+
+def render_linker_script(board: Board, placement: memory.Placement) -> str:
     """Return the linker script of a board with memory regions."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(
         loader=FileSystemLoader(data_dir("templates")), undefined=StrictUndefined
     )
-    return environment.get_template(f"{board.port}.ld.j2").render(board=board) + "\n"
+    template = environment.get_template("bare_metal.ld.j2")
+    return template.render(board=board, placement=placement) + "\n"
 
 
-def _measured(elf: Path, build_id: str, compiler: str) -> Build:
+def _measured(
+    board: Board, placement: memory.Placement, elf: Path, build_id: str, compiler: str
+) -> Build:
     image = Elf(elf)
-    sizes = image.sizes()
     weights = sum(
         symbol.size_bytes
         for symbol in image.objects()
         if symbol.source.endswith("model_data.c") and symbol.name not in NOT_WEIGHTS
     )
+    regions = memory.measured(board, placement, image)
     found = Build(elf=elf, weight_bytes=weights, build_id=build_id, compiler=compiler,
-                  **asdict(sizes))  # fmt: skip
+                  regions=regions, **asdict(image.sizes()))  # fmt: skip
     summary = {name: value for name, value in asdict(found).items() if name != "elf"}
     _write_text(elf.parent / SUMMARY_NAME, json.dumps(summary, indent=2) + "\n")
     return found
@@ -269,14 +334,19 @@ def _errors(text: str) -> str:
     return " | ".join((telling or lines)[:ERROR_LINES]) or "the compiler said nothing"
 
 
-def _overflow(board: Board, text: str) -> str | None:
-    found = re.search(r"region [`'\"]?(\w+)'? overflowed by (\d+) bytes", text)
-    if found is None:
-        return None
-    from quads_mcu.device.boards import overflow_text
-
-    region = next(region for region in board.memory if region.name == found[1])
-    return overflow_text(board, region, region.size_bytes + int(found[2]))
+def _overflowing(board: Board, placement: memory.Placement, text: str) -> list[memory.Usage]:
+    """Return the regions that the linker says have too much."""
+    found = dict(re.findall(r"region [`'\"]?(\w+)'? overflowed by (\d+) bytes", text))
+    return [
+        memory.Usage(
+            region.name,
+            memory.contents_of(placement, region),
+            region.size_bytes + int(found[region.name]),
+            region.size_bytes,
+        )
+        for region in board.memory
+        if region.name in found
+    ]
 
 
 def _write_text(path: Path, text: str) -> None:

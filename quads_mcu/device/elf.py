@@ -8,6 +8,7 @@ from pathlib import Path
 
 from quads_mcu.errors import BuildError
 
+PT_LOAD = 1
 SHT_SYMTAB, SHT_NOBITS = 2, 8
 SHF_WRITE, SHF_ALLOC, SHF_EXECINSTR = 1, 2, 4
 STT_OBJECT, STT_FILE = 1, 4
@@ -35,6 +36,7 @@ class Symbol:
 
 @dataclass(frozen=True)
 class _Section:
+    name: str
     type: int
     flags: int
     offset: int
@@ -59,19 +61,27 @@ class Elf:
             self._sections = self._read_sections()
         except OSError as problem:
             raise BuildError(f"{path}: {problem.strerror}") from None
-        except (struct.error, IndexError):
+        except (struct.error, IndexError, ValueError):
             raise BuildError(f"{path}: truncated ELF file; build it again") from None
 
     def _read_sections(self) -> list[_Section]:
         layout = "<IIQQQQIIQQ" if self._wide else "<IIIIIIIIII"
         at = struct.unpack_from("<Q" if self._wide else "<I", self._data, 40 if self._wide else 32)
-        entry, count = struct.unpack_from("<HH", self._data, 58 if self._wide else 46)
+        entry, count, names_index = struct.unpack_from("<HHH", self._data, 58 if self._wide else 46)
+        headers = [
+            struct.unpack_from(layout, self._data, at[0] + index * entry)
+            for index in range(min(count, MAX_SECTIONS))
+        ]
+        names = headers[names_index][4] if headers else 0
         sections = []
-        for index in range(min(count, MAX_SECTIONS)):
-            header = struct.unpack_from(layout, self._data, at[0] + index * entry)
-            _, kind, flags, _, offset, size, link, _, _, entry_size = header
-            sections.append(_Section(kind, flags, offset, size, link, entry_size))
+        for name, kind, flags, _, offset, size, link, _, _, entry_size in headers:
+            text = self._string(names + name)
+            sections.append(_Section(text, kind, flags, offset, size, link, entry_size))
         return sections
+
+    def section_bytes(self, name: str) -> int:
+        """Return the size of a section; 0 when there is none."""
+        return sum(section.size for section in self._sections if section.name == name)
 
     def sizes(self) -> Sizes:
         """Return the bytes of all sections that take memory."""
@@ -87,6 +97,32 @@ class Elf:
                 kind = "text" if section.flags & SHF_EXECINSTR else "rodata"
             found[kind] += section.size
         return Sizes(**found)
+
+    def end_of(self, start: int, size_bytes: int) -> int:
+        """Return the address behind the last byte in use of a memory region; start: none is.
+
+        Counts what the program occupies and what is loaded there (initial values of data).
+        """
+        end = start
+        for load, loaded_bytes, run, run_bytes in self._read_segments():
+            for address, used_bytes in ((load, loaded_bytes), (run, run_bytes)):
+                if start <= address < start + size_bytes and used_bytes:
+                    end = max(end, address + used_bytes)
+        return end
+
+    def _read_segments(self) -> list[tuple[int, int, int, int]]:
+        """Return (load address, bytes in the file, address, bytes in memory) of what is loaded."""
+        layout = "<I4xQQQQQ" if self._wide else "<IIIIII"
+        at, number = (32, "<Q") if self._wide else (28, "<I")
+        (table,) = struct.unpack_from(number, self._data, at)
+        entry, count = struct.unpack_from("<HH", self._data, 54 if self._wide else 42)
+        segments = []
+        for index in range(count):
+            header = struct.unpack_from(layout, self._data, table + index * entry)
+            kind, _, run, load, loaded_bytes, run_bytes = header
+            if kind == PT_LOAD:
+                segments.append((load, loaded_bytes, run, run_bytes))
+        return segments
 
     def objects(self) -> list[Symbol]:
         """Return all data objects of the symbol table."""
@@ -114,5 +150,7 @@ class Elf:
         return name, info, size
 
     def _text(self, section: int, offset: int) -> str:
-        start = self._sections[section].offset + offset
+        return self._string(self._sections[section].offset + offset)
+
+    def _string(self, start: int) -> str:
         return self._data[start : self._data.index(b"\0", start)].decode(errors="replace")

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu import model_format
+from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
 from quads_mcu.model.dimensions import FRAMES_PER_S
 from quads_mcu.model_format import PackedLinear, PackedModel
@@ -33,26 +34,32 @@ class _Array:
     values: str
 
 
-def render_model(model: PackedModel) -> dict[str, str]:
+def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
     """Return the model's C files by name: model.h, model_data.c, quads_format.h.
+
+    Args:
+        model: what to write.
+        kernels: the variant they are for (a key of kernels.KERNELS): packing and arena.
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+        ExportError: unknown kernels.
         InstallationError: the templates are missing.
     """
     model_format.check(model)
-    plan = planner.plan(model.dims)
+    plan = planner.plan(model.dims, kernels)
     shared: dict[str, Any] = {
         "model": model,
         "dims": model.dims,
         "plan": plan,
+        "kernels": kernels,
         "hash": model.model_hash,
         "version": model_format.FORMAT_VERSION,
     }
     names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
     return {
-        "model.h": _render("model.h.j2", shared | _summary(model) | names),
-        "model_data.c": _render("model_data.c.j2", shared | _data(model)),
+        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | names),
+        "model_data.c": _render("model_data.c.j2", shared | _data(model, kernels)),
         "quads_format.h": render_format(),
     }
 
@@ -63,7 +70,7 @@ def render_format() -> str:
         "quads_format.h.j2",
         {
             "version": model_format.FORMAT_VERSION,
-            "tile_rows": planner.TILE_ROWS,
+            "kernels": list(variants.KERNELS),
             "mel_zero_point": model_format.MEL_ZERO_POINT,
             "mel_clamp": model_format.MEL_CLAMP_LSB,
             "pooled_max": model_format.POOLED_MAX,
@@ -73,8 +80,8 @@ def render_format() -> str:
     )
 
 
-def write_sources(model: PackedModel, out_dir: Path) -> None:
-    """Write everything generated that a firmware build needs into `out_dir`.
+def write_sources(model: PackedModel, out_dir: Path, kernels: str = "plain") -> None:
+    """Write everything generated that a firmware build with `kernels` needs into `out_dir`.
 
     model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h. Every file is
     replaced atomically, and none before all are rendered.
@@ -84,8 +91,8 @@ def write_sources(model: PackedModel, out_dir: Path) -> None:
     """
     from quads_mcu.export import frontend_source, protocol_source
 
-    files = render_model(model) | {
-        "frontend_tables.h": frontend_source.render(model.dims.n_mels),
+    files = render_model(model, kernels) | {
+        "frontend_tables.h": frontend_source.render(model.dims.n_mels, model.frontend),
         "quads_protocol.h": protocol_source.render(),
     }
     for name, text in files.items():
@@ -145,18 +152,18 @@ def c_string(text: str) -> str:
     return '"' + "".join(encoded) + '"'
 
 
-def _summary(model: PackedModel) -> dict[str, Any]:
-    kinds = model_format.weight_bytes(model)
+def _summary(model: PackedModel, kernels: str) -> dict[str, Any]:
+    kinds = variants.flash_by_kind(model, kernels)
     return {
         "window_s": model.dims.n_frames / FRAMES_PER_S,
-        "matrices": [_matrix_row(name, linear) for name, linear in model.linears()],
+        "matrices": [_matrix_row(name, linear, kernels) for name, linear in model.linears()],
         "flash_bytes": sum(kinds.values()),
         "flash_by_kind": kinds,
         "needed_in": lambda tensor: ", ".join(s for s in planner.STEPS if s in tensor.steps),
     }
 
 
-def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
+def _matrix_row(name: str, linear: PackedLinear, kernels: str) -> dict[str, Any]:
     n_out, n_in = linear.indices.shape
     constants = linear.centroids.nbytes + linear.bias.nbytes + linear.multiplier.nbytes
     multipliers = (
@@ -169,17 +176,17 @@ def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
         "n_out": n_out,
         "n_in": n_in,
         "bits": linear.bits,
-        "bytes": n_out * model_format.row_bytes(n_in, linear.bits) + constants,
+        "bytes": variants.kernels(kernels).index_bytes(n_out, n_in, linear.bits) + constants,
         "multiplier": " .. ".join(map(str, multipliers)),
     }
 
 
-def _data(model: PackedModel) -> dict[str, Any]:
+def _data(model: PackedModel, kernels: str) -> dict[str, Any]:
     digest = np.frombuffer(bytes.fromhex(model.model_hash), dtype=np.uint8)
     return {
         "arrays": [
             _array(name, tensor)
-            for name, tensor in model_format.tensors(model).items()
+            for name, tensor in packed_tensors(model, kernels).items()
             if tensor.size
         ],
         "linears": dict(model.linears()),
@@ -194,6 +201,16 @@ def _data(model: PackedModel) -> dict[str, Any]:
         "c_name": _c_name,
         "per_channel": lambda linear: int(linear.multiplier.size > 1),
     }
+
+
+def packed_tensors(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
+    """Return the model's tensors by name, indices as the kernels want them."""
+    pack = variants.kernels(kernels).pack
+    tensors = model_format.tensors(model)
+    if pack is not model_format.pack_indices:
+        for name, linear in model.linears():
+            tensors[f"{name}.indices"] = pack(linear.indices, linear.bits)
+    return tensors
 
 
 def _c_name(name: str) -> str:

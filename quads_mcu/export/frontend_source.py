@@ -8,12 +8,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu.audio.fixed_frontend import fixed_tables
+from quads_mcu.audio.frontend import FIXED, FLOAT
 from quads_mcu.audio.frontend_tables import tables
 from quads_mcu.paths import data_dir
 
 
-def render(n_mels: int) -> str:
-    """Return the text of `frontend_tables.h` for `n_mels` bands.
+def render(n_mels: int, arithmetic: str = FLOAT) -> str:
+    """Return the text of `frontend_tables.h` for `n_mels` bands and one of FRONTENDS.
 
     Raises:
         AudioError: n_mels is out of range.
@@ -28,7 +30,9 @@ def render(n_mels: int) -> str:
         keep_trailing_newline=True,
     )
     environment.filters |= {"float32": float_literal, "array": _array, "rows": _rows}
-    return environment.get_template("frontend_tables.h.j2").render(t=tables(n_mels))
+    return environment.get_template("frontend_tables.h.j2").render(
+        t=tables(n_mels), fixed=fixed_tables(n_mels) if arithmetic == FIXED else None
+    )
 
 
 def float_literal(value: np.float32) -> str:

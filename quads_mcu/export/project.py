@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from quads_mcu import model_format
 from quads_mcu.console import Progress
-from quads_mcu.device.boards import Board, fit
+from quads_mcu.device import firmware_sizes, memory
+from quads_mcu.device.boards import Board
+from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, pack, planner, rejection
+from quads_mcu.export import csource, kernels, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -20,9 +22,11 @@ COST_FILE = "cost.json"
 class Cost:
     """What a model takes on a board, bytes; computed before anything is compiled.
 
-    weight_bytes: indices, codebooks, biases, multipliers, norms, tables and positions, exactly.
-    flash_bytes: weights + runtime; the runtime's share is the board file's measured figure.
-    ram_bytes: arena (exact) + stack reserve + the runtime's static data.
+    weight_bytes: indices, codebooks, biases, multipliers, norms, tables and positions.
+    flash_bytes: code, tables, weights and the model's descriptions. ram_bytes: arena, stack and
+    static data. needs: the same by content (boards.CONTENTS), what memory.place finds room for.
+    All exact with the compiler of firmware_sizes.json; without figures there (the host), flash and
+    RAM are the model's share alone.
     """
 
     weight_bytes: int
@@ -31,6 +35,7 @@ class Cost:
     arena_bytes: int
     stack_bytes: int
     ram_bytes: int
+    needs: dict[str, int]
 
     @classmethod
     def read(cls, source_dir: Path) -> Cost:
@@ -52,17 +57,42 @@ class Cost:
 
 def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
-    kinds = model_format.weight_bytes(model)
-    weights = sum(kinds.values())
-    arena = planner.plan(model.dims).arena_bytes
+    tensors = csource.packed_tensors(model, board.kernels)
+    kinds = kernels.flash_by_kind(model, board.kernels)
+    arena = planner.plan(model.dims, board.kernels).arena_bytes
+    needs = _needs(model, board, [tensor.nbytes for tensor in tensors.values()], arena)
     return Cost(
-        weight_bytes=weights,
+        weight_bytes=sum(kinds.values()),
         weight_bytes_by_kind=kinds,
-        flash_bytes=weights + board.runtime_flash_bytes,
+        flash_bytes=needs["code"] + needs["constants"] + needs["weights"],
         arena_bytes=arena,
         stack_bytes=board.stack_bytes,
-        ram_bytes=arena + board.stack_bytes + board.runtime_ram_bytes,
+        ram_bytes=needs["data"] + needs["arena"],
+        needs=needs,
     )
+
+
+def _needs(
+    model: model_format.PackedModel, board: Board, tensor_bytes: list[int], arena_bytes: int
+) -> dict[str, int]:
+    """Bytes by content, as compiler and linker script lay them out: everything is padded."""
+    found = firmware_sizes.load(board, model.dims.n_mels)
+    sizes = found or FirmwareSizes(0, 0, board.stack_bytes, 0, 0, 0)
+    labels = (padded(len(label.encode()) + 1, 4) for label in model.labels)
+    parts = [
+        *tensor_bytes,
+        sizes.layer * model.dims.n_layers,
+        sizes.pointer * model.dims.n_classes,
+        sizes.model,
+        sum(labels) if found else 0,
+    ]
+    return {
+        "code": sizes.code,
+        "constants": sizes.constants,
+        "weights": sum(map(padded, parts)),
+        "data": sizes.data + padded(4 * model.dims.n_classes),
+        "arena": padded(arena_bytes),
+    }
 
 
 def export(
@@ -87,13 +117,13 @@ def export(
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
             f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
         )
-    model = pack.pack(run.path)
+    model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
-    fit(board, cost.flash_bytes, cost.ram_bytes)
+    memory.place(board, cost.needs)
     if config.data.unknown:
         model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir)
+    csource.write_sources(model, source_dir, board.kernels)
     write_json(source_dir / COST_FILE, asdict(cost))
     return cost

@@ -133,7 +133,7 @@ def _scores(model: PackedModel, pcm: NDArray[np.int16], progress: Progress) -> S
     reference, dims = Reference(model), model.dims
     found = np.empty(len(pcm), np.int64)
     for at in range(0, len(pcm), _BATCH):
-        mel = features(pcm[at : at + _BATCH], dims.n_mels, dims.n_frames)
+        mel = features(pcm[at : at + _BATCH], dims.n_mels, dims.n_frames, model.frontend)
         found[at : at + _BATCH] = scores(model, reference.logits(mel))[1]
         progress("scores", min(at + _BATCH, len(pcm)), len(pcm))
     return found

@@ -13,6 +13,7 @@ from quads_mcu.config import Config
 from quads_mcu.device import energy
 from quads_mcu.device.boards import Board
 from quads_mcu.device.build import Build
+from quads_mcu.device.memory import place
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import NEVER_REJECT, STAGES, PackedModel
 from quads_mcu.paths import data_dir
@@ -124,19 +125,20 @@ class BoardReport:
         }
 
     def memory(self, stats: Stats) -> None:
-        """Note flash and RAM, predicted by `export` and measured by linker and high-water marks."""
+        """Note memory, predicted by `export` and measured by linker and high-water marks."""
         cost, build = self.cost, self.build
         stack = stats.stack_used_bytes or None
-        known = self.board.runtime_flash_bytes > 0
+        predicted = {one.region: one.used_bytes for one in place(self.board, cost.needs)}
         self.values["memory"] = {
             "weights": {"predicted": cost.weight_bytes, "measured": build.weight_bytes},
-            "flash": {
-                "predicted": cost.flash_bytes if known else None,
-                "measured": build.flash_bytes,
-            },
             "arena": {"predicted": cost.arena_bytes, "measured": stats.arena_used_bytes},
             "stack": {"predicted": self.board.stack_bytes or None, "measured": stack},
-            "RAM": {"predicted": cost.ram_bytes if known else None, "measured": build.ram_bytes},
+        } | {
+            f"region {one.region}: {', '.join(one.contents)}": {
+                "predicted": predicted.get(one.region, 0),
+                "measured": one.used_bytes,
+            }
+            for one in build.regions
         }
 
     def latency(self, instructions: NDArray[np.int64]) -> None:
@@ -151,7 +153,7 @@ class BoardReport:
             "instructions_total": round(total),
             "estimate_ms": 0.0,
         }
-        if total:
+        if total and self.board.energy:
             estimate = energy.estimate(self.board, total)
             self.values["latency"]["estimate_ms"] = round(estimate.latency_ms, 2)
             self.values["energy"] = {

@@ -142,8 +142,11 @@ def _work_table(values: dict[str, Any]) -> Table:
         (s["stage"], f"{s['mean'] / 1e6:.2f} M") for s in latency["instructions"]
     ]
     rows.append(("total", f"{latency['instructions_total'] / 1e6:.2f} M"))
-    rows.append(("latency, estimate", f"{latency['estimate_ms']:.0f} ms"))
-    rows.append(("energy, estimate", f"{energy['estimate_mj']:.1f} mJ"))
+    if energy:
+        rows.append(("latency, estimate", f"{latency['estimate_ms']:.0f} ms"))
+        rows.append(("energy, estimate", f"{energy['estimate_mj']:.1f} mJ"))
+    else:
+        rows.append(("latency, energy", "no [energy] figures for this board"))
     return ("Instructions per utterance, mean", ("stage", "executed"), rows)
 
 

@@ -1,6 +1,9 @@
-/* Link, ticks and stack on Arm's CMSDK peripherals (MPS2 and MPS3 boards). */
+/* Link and ticks on Arm's CMSDK peripherals (MPS2 and MPS3 boards). The board file defines
+ * QUADS_UART, QUADS_UART_RX_IRQ, and QUADS_TIMER or both QUADS_COUNTER and QUADS_COUNTER_CONTROL.
+ */
 #include "cmsdk.h"
 
+#include "bare_metal/bare_metal.h"
 #include "quads_port.h"
 
 #define BAUD 115200u
@@ -14,13 +17,6 @@ typedef struct {
   volatile uint32_t baud_divider;
 } uart_t;
 
-typedef struct {
-  volatile uint32_t control;
-  volatile uint32_t value; /* counts down */
-  volatile uint32_t reload;
-  volatile uint32_t interrupt;
-} timer_registers_t;
-
 #define UART ((uart_t *)QUADS_UART)
 #define UART_TX_FULL 1u
 #define UART_RX_FULL 2u
@@ -28,10 +24,43 @@ typedef struct {
 #define UART_RX_ENABLE 2u
 #define UART_RX_INTERRUPT_ENABLE 8u
 #define UART_RX_INTERRUPT 2u
-#define TIMER ((timer_registers_t *)QUADS_TIMER)
 #define NVIC_ENABLE ((volatile uint32_t *)0xE000E100u)
 #define NVIC_DISABLE ((volatile uint32_t *)0xE000E180u)
 #define RX_IRQ_BIT (1u << (QUADS_UART_RX_IRQ % 32))
+
+#ifdef QUADS_COUNTER /* the 64-bit system counter of an SSE-300; its lower half is enough */
+#define COUNTER_CONTROL (*(volatile uint32_t *)QUADS_COUNTER_CONTROL)
+#define COUNTER_ENABLE 1u
+#define COUNTER_LOW (*(const volatile uint32_t *)QUADS_COUNTER)
+
+static void ticks_start(void) {
+  COUNTER_CONTROL = COUNTER_ENABLE;
+}
+
+uint32_t quads_port_ticks(void) {
+  return COUNTER_LOW;
+}
+#else
+typedef struct {
+  volatile uint32_t control;
+  volatile uint32_t value; /* counts down */
+  volatile uint32_t reload;
+  volatile uint32_t interrupt;
+} timer_registers_t;
+
+#define TIMER ((timer_registers_t *)QUADS_TIMER)
+#define TIMER_ENABLE 1u
+
+static void ticks_start(void) {
+  TIMER->reload = UINT32_MAX;
+  TIMER->value = UINT32_MAX;
+  TIMER->control = TIMER_ENABLE;
+}
+
+uint32_t quads_port_ticks(void) {
+  return ~TIMER->value;
+}
+#endif
 
 static uint8_t ring[RING_BYTES];
 static volatile uint32_t ring_head; /* bytes ever stored; written by the interrupt */
@@ -57,13 +86,11 @@ void cmsdk_uart_received(void) {
 int quads_port_init(int argc, char **argv) {
   (void)argc;
   (void)argv;
-  TIMER->reload = UINT32_MAX;
-  TIMER->value = UINT32_MAX;
-  TIMER->control = 1;
+  ticks_start();
   UART->baud_divider = QUADS_CLOCK_HZ / BAUD;
   UART->control = UART_TX_ENABLE | UART_RX_ENABLE | UART_RX_INTERRUPT_ENABLE;
   NVIC_ENABLE[QUADS_UART_RX_IRQ / 32] = RX_IRQ_BIT;
-  cmsdk_storage_init();
+  bare_metal_storage_init();
   return 0;
 }
 
@@ -94,20 +121,4 @@ void quads_port_idle(void) {
     __asm__ volatile("wfi" ::: "memory");
   }
   __asm__ volatile("cpsie i" ::: "memory");
-}
-
-uint32_t quads_port_ticks(void) {
-  return ~TIMER->value;
-}
-
-uint32_t quads_port_stack_bytes(void) {
-  return (uint32_t)((uintptr_t)cmsdk_stack_end - (uintptr_t)cmsdk_stack_start);
-}
-
-uint32_t quads_port_stack_used(void) {
-  const uint32_t *word = cmsdk_stack_start;
-  while (word < cmsdk_stack_end && *word == CMSDK_STACK_PAINT) {
-    word++;
-  }
-  return (uint32_t)((uintptr_t)cmsdk_stack_end - (uintptr_t)word);
 }

@@ -8,6 +8,8 @@
 #include "frontend_tables.h"
 #include "stages.h"
 
+#if !QUADS_FRONTEND_FIXED
+
 #define ROWS 8
 #define COLUMNS 25
 
@@ -145,7 +147,8 @@ static inline float squared_magnitude(float re, float im) {
 }
 
 /* Second half for the complex rows: five neighbours each, squared and put in their bins. */
-static void complex_row_power(const complex_t row[COLUMNS], const uint8_t *bins, float *power) {
+static void complex_row_power(const complex_t row[COLUMNS], const uint8_t *bins,
+                              quads_power_t *power) {
   for (int at = 0; at < COLUMNS; at += 5) {
     complex_t y[5];
     dft5(row + at, 1, y);
@@ -158,7 +161,7 @@ static void complex_row_power(const complex_t row[COLUMNS], const uint8_t *bins,
 }
 
 /* Second half for row 0, the transform z of two real sequences: (z[k] +- conj z[-k]) / 2. */
-static void real_rows_power(complex_t row[COLUMNS], float *power) {
+static void real_rows_power(complex_t row[COLUMNS], quads_power_t *power) {
   for (int at = 0; at < COLUMNS; at += 5) {
     dft5(row + at, 1, row + at);
   }
@@ -170,7 +173,7 @@ static void real_rows_power(complex_t row[COLUMNS], float *power) {
   }
 }
 
-void quads_frontend_power(const int16_t *ring, uint16_t oldest, float *power) {
+void quads_frontend_power(const int16_t *ring, uint16_t oldest, quads_power_t *power) {
   complex_t x[ROWS][COLUMNS];
   transform_columns(ring, oldest, x);
   for (int row = 0; row < ROWS; row++) transform_row(x[row]);
@@ -179,3 +182,5 @@ void quads_frontend_power(const int16_t *ring, uint16_t oldest, float *power) {
     complex_row_power(x[row], quads_frontend_bins[row - 1], power);
   }
 }
+
+#endif

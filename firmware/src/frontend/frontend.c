@@ -26,8 +26,8 @@ static void append(quads_frontend_t *frontend, const int16_t *pcm, uint16_t n) {
 
 int quads_frontend_process(quads_frontend_t *frontend, const int16_t *pcm, size_t n_samples,
                            size_t *consumed, int8_t *mel) {
-  float power[QUADS_FRONTEND_BINS];
-  float energy[QUADS_FRONTEND_N_MELS];
+  quads_power_t power[QUADS_FRONTEND_BINS];
+  quads_energy_t energy[QUADS_FRONTEND_N_MELS];
   size_t taken = 0;
   while (taken < n_samples && frontend->missing > 0) {
     uint16_t n = (uint16_t)(QUADS_WINDOW_SAMPLES - frontend->next);

@@ -1,0 +1,121 @@
+"""The portable C on an emulated windowed Xtensa core with FPU (QEMU's machine `sim`, de233_fpu).
+
+clang has Xtensa, but not the core's options: it makes LLVM code, llc the assembly for an ESP32 core
+without the instruction that de233_fpu lacks, llvm-mc objects, and GNU ld of another Xtensa links.
+"""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+from c_build import FIRMWARE, STRICT_FLAGS, require_tool
+
+from quads_mcu.device import build
+
+HERE = Path(__file__).resolve().parent / "xtensa"
+LLVM = 22
+TOOLS = (f"clang-{LLVM}", f"llc-{LLVM}", f"llvm-mc-{LLVM}", "xtensa-lx106-elf-ld")
+EMULATOR = "qemu-system-xtensa"
+TIMEOUT_S = 120
+
+
+def require_xtensa() -> None:
+    """Skip the test, naming the program, when the tools are not installed."""
+    for tool in (*TOOLS, EMULATOR):
+        require_tool(tool)
+
+
+def sources(model_dir: Path, files: str) -> list[Path]:
+    """Runtime, model and test program; `files`: files_host.c or files_simcall.c."""
+    return [
+        *build.runtime_sources("plain"),
+        model_dir / "model_data.c",
+        HERE / "main.c",
+        HERE / files,
+    ]
+
+
+def includes(model_dir: Path) -> list[str]:
+    folders = [HERE, model_dir, FIRMWARE / "include", FIRMWARE / "src"]
+    return [f"-I{folder}" for folder in folders]
+
+
+def build_host(model_dir: Path, out_dir: Path) -> Path:
+    """Return the test program for this PC."""
+    program = out_dir / "host"
+    files = map(str, sources(model_dir, "files_host.c"))
+    _run(
+        [
+            require_tool("gcc"),
+            *STRICT_FLAGS,
+            "-O2",
+            *includes(model_dir),
+            *files,
+            "-o",
+            str(program),
+        ]
+    )
+    return program
+
+
+def build_xtensa(model_dir: Path, out_dir: Path) -> Path:
+    """Return the test program as an ELF file for the emulated core."""
+    clang, llc, assembler, linker = TOOLS
+    assemble = [assembler, "-triple=xtensa", "-mcpu=esp32", "-filetype=obj"]
+    flags = ["--target=xtensa", *STRICT_FLAGS, "-O2", "-ffreestanding", "-fno-builtin"]
+    flags += [f"-I{HERE / 'include'}", *includes(model_dir), "-emit-llvm", "-c"]
+
+    def compiled(source: Path) -> str:
+        stem = out_dir / source.stem
+        code, text, target = (f"{stem}.{suffix}" for suffix in ("bc", "s", "o"))
+        _run([clang, *flags, str(source), "-o", code])
+        _run([llc, "-mtriple=xtensa", "-mcpu=esp32", "-mattr=-mul32high", code, "-o", text])
+        # Literals lie between functions, and llc does not align them.
+        assembly = Path(text).read_text()
+        literals = "\t.literal_position"
+        Path(text).write_text(assembly.replace(literals, f"\t.p2align 2\n{literals}"))
+        _run([*assemble, text, "-o", target])
+        return target
+
+    with ThreadPoolExecutor(2) as pool:
+        files = [*sources(model_dir, "files_simcall.c"), HERE / "support.c"]
+        objects = list(pool.map(compiled, files))
+    start, program = str(out_dir / "start.o"), out_dir / "xtensa.elf"
+    _run([*assemble, str(HERE / "start.S"), "-o", start])
+    script = str(HERE / "sim.ld")
+    _run(
+        [
+            linker,
+            "--no-relax",
+            "--no-warn-rwx-segments",
+            "-T",
+            script,
+            start,
+            *objects,
+            "-o",
+            str(program),
+        ]
+    )
+    return program
+
+
+def run_host(program: Path, folder: Path) -> None:
+    _run([str(program)], folder)
+
+
+def run_xtensa(program: Path, folder: Path) -> None:
+    command = [require_tool(EMULATOR), "-M", "sim", "-cpu", "de233_fpu", "-semihosting"]
+    command += ["-display", "none", "-monitor", "none", "-serial", "null", "-kernel", str(program)]
+    _run(command, folder)
+
+
+def _run(command: Sequence[str], folder: Path | None = None) -> None:
+    done = subprocess.run(
+        command, cwd=folder, capture_output=True, text=True, check=False, timeout=TIMEOUT_S
+    )
+    if done.returncode:
+        pytest.fail(f"{' '.join(command)}\nended with {done.returncode}\n{done.stderr}")
