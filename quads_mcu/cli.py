@@ -123,15 +123,27 @@ def train(
 def evaluate(
     run: RunOption = DEFAULT_RUN,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    noise: Annotated[bool, typer.Option("--noise", help="In noise of 6 to 24 dB instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy of the float student and of the packed integer model, before any board."""
     from quads_mcu import console
     from quads_mcu.report import evaluation
+    from quads_mcu.report import noise as in_noise
     from quads_mcu.run_dir import RunDir
 
     with console.progress() as progress:
-        found = evaluation.evaluate(RunDir(run), split, progress)
+        if noise:
+            noisy = in_noise.evaluate(RunDir(run), split, progress)
+        else:
+            found = evaluation.evaluate(RunDir(run), split, progress)
+    if noise:
+        if as_json:
+            console.result_json(noisy.to_json())
+            return
+        title = f"split {split} in recorded noise, accuracy (95 % interval)"
+        console.table(title, ("noise", "float student", "integer reference"), noisy.rows())
+        return
     if as_json:
         console.result_json(found.to_json())
         return
