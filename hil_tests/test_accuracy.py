@@ -8,6 +8,6 @@ from quads_mcu.export.reference import decide
 def test_accuracy(bench):
     measured = bench.measured
     answers, rejected = decide(bench.model, bench.logits)
-    bench.report.accuracy(bench.split, bench.clips, answers, measured.answers)
+    bench.report.accuracy(bench.split, bench.clips, answers, measured.answers, measured.rejected)
     np.testing.assert_array_equal(measured.answers, answers)
     np.testing.assert_array_equal(measured.rejected, rejected)

@@ -126,29 +126,42 @@ def evaluate(
     noise: Annotated[bool, typer.Option("--noise", help="In noise of 6 to 24 dB instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
-    """Accuracy of the float student and of the packed integer model, before any board."""
+    """Accuracy of the float student and of the packed integer model, before any board.
+
+    With [data] unknown, also what rejection costs: false accepts per hour against false rejects.
+    """
     from quads_mcu import console
-    from quads_mcu.report import evaluation
-    from quads_mcu.report import noise as in_noise
+    from quads_mcu.report import evaluation, rejection
     from quads_mcu.run_dir import RunDir
 
-    with console.progress() as progress:
-        if noise:
-            noisy = in_noise.evaluate(RunDir(run), split, progress)
-        else:
-            found = evaluation.evaluate(RunDir(run), split, progress)
     if noise:
-        if as_json:
-            console.result_json(noisy.to_json())
-            return
-        title = f"split {split} in recorded noise, accuracy (95 % interval)"
-        console.table(title, ("noise", "float student", "integer reference"), noisy.rows())
+        _evaluate_in_noise(run, split, as_json)
         return
+    with console.progress() as progress:
+        found = evaluation.evaluate(RunDir(run), split, progress)
+        rejected = rejection.evaluate(RunDir(run), split, progress)
     if as_json:
-        console.result_json(found.to_json())
+        console.result_json(found.to_json() | {"rejection": rejected})
         return
     title = f"{len(found.truth)} utterances of split {split}, accuracy (95 % interval)"
     console.table(title, ("", "float student", "integer reference"), found.rows())
+    if rejected:
+        console.table(f"Rejection, split {split}", ("", "count", ""), rejection.rows(rejected))
+        console.note(f"curve: {RunDir(run).path / rejection.PLOT}")
+
+
+def _evaluate_in_noise(run: Path, split: str, as_json: bool) -> None:
+    from quads_mcu import console
+    from quads_mcu.report import noise
+    from quads_mcu.run_dir import RunDir
+
+    with console.progress() as progress:
+        found = noise.evaluate(RunDir(run), split, progress)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    title = f"split {split} in recorded noise, accuracy (95 % interval)"
+    console.table(title, ("noise", "float student", "integer reference"), found.rows())
 
 
 @app.command()
@@ -169,7 +182,8 @@ def export(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
-    cost = exporter.export(found, board, bits=bits, out=out)
+    with console.progress() as progress:
+        cost = exporter.export(found, board, bits=bits, out=out, progress=progress)
     if as_json:
         console.result_json(asdict(cost))
         return
@@ -287,7 +301,7 @@ def run(
     found = RunDir(run)
     with console.progress() as progress:
         training.train(settings, found, progress)
-        exporter.export(found, board, bits=None, out=None)
+        exporter.export(found, board, bits=None, out=None, progress=progress)
         evaluation.evaluate(found, "test", progress)
         source, objects = found.source_dir(board.name), found.build_dir(board.name)
         builder.build(board, source, objects, progress=progress)

@@ -54,6 +54,19 @@ class DataSection:
         "Manifests (CSV, JSONL: path, label, split), relative to this file; FILE#test: one split.",
     )
     speech_commands: str = _setting("", "Folder in the Speech Commands layout; empty for none.")
+    speech_commands_task: int = _setting(
+        0,
+        "Official task: ten words with _unknown_ and _silence_, or 35; 0: as [intents].",
+        choices=(0, 12, 35),
+    )
+    fsc: str = _setting("", "Folder of Fluent Speech Commands; empty for none.")
+    slurp: str = _setting("", "Folder of SLURP; empty for none.")
+    unknown: list[str] = _setting(
+        [], "Speech and noise that is no command: manifests (FILE#test: one split) or folders."
+    )
+    unknown_share: float = _setting(
+        0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
+    )
     label_column: str = _setting(
         "label", "Manifest column that holds the intent, where there is no [slots]."
     )
@@ -180,6 +193,18 @@ class QuantizationSection:
 
 
 @dataclass(frozen=True)
+class RejectionSection:
+    """[rejection]"""
+
+    false_accepts_per_hour: float = _setting(
+        0.5,
+        "Most false accepts per hour of unknown speech in split valid; sets the threshold.",
+        low=0.0,
+        high=3600.0,
+    )
+
+
+@dataclass(frozen=True)
 class TargetSection:
     """[target]"""
 
@@ -221,6 +246,7 @@ class Config:
     train: TrainSection = TrainSection()
     augment: AugmentSection = AugmentSection()
     quantization: QuantizationSection = QuantizationSection()
+    rejection: RejectionSection = RejectionSection()
     target: TargetSection = TargetSection()
     thresholds: ThresholdSection = ThresholdSection()
     # The folder that relative paths start from: where quads.toml lies.

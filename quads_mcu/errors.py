@@ -2,6 +2,7 @@
 
     QuadsError                 exit code 1
     ├── ConfigError            exit code 2   quads.toml or a command-line value
+    ├── StorageError                         a file cannot be written: disk full, no permission
     ├── InstallationError                    an optional package or package data is missing
     ├── AudioError                           a sound file or a data set cannot be used
     ├── TrainingError                        training cannot start or cannot go on
@@ -29,6 +30,10 @@ class ConfigError(QuadsError):
     """A setting is unknown or out of range."""
 
     exit_code = 2
+
+
+class StorageError(QuadsError):
+    """A file cannot be written."""
 
 
 class InstallationError(QuadsError):

@@ -10,8 +10,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import os
-import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,6 +18,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu import atomic
 from quads_mcu import slots as slot_table
 from quads_mcu.errors import ModelFormatError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
@@ -309,6 +308,7 @@ def write(model: PackedModel, path: Path) -> None:
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+        StorageError: the file cannot be written.
     """
     from safetensors.numpy import save
 
@@ -317,16 +317,7 @@ def write(model: PackedModel, path: Path) -> None:
     metadata = json.dumps(header | {"model_hash": model.model_hash})
     contiguous = {name: np.ascontiguousarray(t) for name, t in tensors(model).items()}
     data = save(contiguous, metadata={"quads": metadata})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.write(path, data)
 
 
 def read(path: Path) -> PackedModel:

@@ -5,6 +5,7 @@ runs/NAME/
     history.json ...         training (see docs/training.md)
     model.safetensors        the packed model
     evaluation.json          float student and integer reference on the test split
+    rejection.json, .svg     false accepts and false rejects on the test split
     BOARD/source/            generated C
     BOARD/build/             objects and firmware.elf
     BOARD/report/            report.json, report.html, junit.xml
@@ -13,17 +14,21 @@ runs/NAME/
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from quads_mcu import atomic
 from quads_mcu import config as project
 from quads_mcu.errors import ConfigError
 
 # Settings that do not change what a run holds, so that they may change between two commands.
-FREE = {"[project] name", "[train] threads", "[target] board"}
+FREE = {
+    "[project] name",
+    "[train] threads",
+    "[rejection] false_accepts_per_hour",
+    "[target] board",
+}
 FREE_SECTION = "[thresholds]"
 
 
@@ -110,17 +115,12 @@ def write_json(path: Path, value: object) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write UTF-8 text atomically, making the folder if needed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8") as file:
-            file.write(text)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    """Write UTF-8 text atomically, making the folder if needed.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
+    atomic.write(path, text.encode())
 
 
 def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:

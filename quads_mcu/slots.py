@@ -40,15 +40,24 @@ def segments(slots: Sequence[Slot]) -> list[slice]:
     return [slice(first, last) for first, last in itertools.pairwise(ends)]
 
 
+def unknown_class(slots: Sequence[Slot]) -> int:
+    """Return the first slot's label for what is no command, -1 where it has none."""
+    labels = slots[0].labels
+    return labels.index(UNKNOWN) if UNKNOWN in labels else -1
+
+
 def argmax(logits: NDArray[Any], slots: Sequence[Slot]) -> NDArray[np.int64]:
-    """Return each slot's greatest logit, the lowest index on ties.
+    """Return each slot's greatest logit but for the unknown label's, the lowest index on ties.
 
     Args:
-        logits: (N, n_classes).
+        logits: (N, n_classes), float32 or int32.
     Returns:
         int64 (N, n_slots), indices into `Slot.labels`.
     """
-    parts = [logits[:, segment].argmax(axis=1) for segment in segments(slots)]
+    known = logits.astype(np.float64)
+    if (unknown := unknown_class(slots)) >= 0:
+        known[:, unknown] = -np.inf
+    parts = [known[:, segment].argmax(axis=1) for segment in segments(slots)]
     return np.stack(parts, axis=1).astype(np.int64)
 
 

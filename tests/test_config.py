@@ -17,7 +17,7 @@ from quads_mcu.errors import ConfigError
 
 SECTIONS = [
     "project", "intents", "slots", "values", "data", "audio", "student", "teacher", "train",
-    "augment", "quantization", "target", "thresholds",
+    "augment", "quantization", "rejection", "target", "thresholds",
 ]  # fmt: skip
 
 

@@ -15,7 +15,7 @@ from c_build import FIRMWARE, REPOSITORY, STRICT_FLAGS, compile_shared, require_
 from random_model import random_model
 
 from quads_mcu import model_format
-from quads_mcu.errors import ModelFormatError
+from quads_mcu.errors import ModelFormatError, StorageError
 from quads_mcu.export import csource, format_doc
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.model_format import PackedModel
@@ -238,7 +238,7 @@ def test_a_write_that_fails_leaves_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(StorageError, match=r"bytes cannot be written: No space left"):
         csource.write_sources(random_model(DIMS, seed=2), tmp_path)
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

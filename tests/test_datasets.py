@@ -12,19 +12,10 @@ import pytest
 import soundfile
 
 from quads_mcu.audio import datasets, files
-from quads_mcu.audio.datasets import (
-    Dataset,
-    Problem,
-    Utterance,
-    combine,
-    load_dataset,
-    load_noise,
-    load_pcm,
-    read_manifest,
-    read_speech_commands,
-    report,
-)
-from quads_mcu.audio.splits import choose_valid, speech_commands_split
+from quads_mcu.audio.datasets import load_dataset, load_noise, load_pcm
+from quads_mcu.audio.layouts import read_manifest, read_speech_commands
+from quads_mcu.audio.splits import SPLITS, choose_valid, speech_commands_split
+from quads_mcu.audio.utterances import Clips, Dataset, Problem, Utterance, combine, report
 from quads_mcu.config import Config, DataSection
 from quads_mcu.errors import AudioError, ConfigError
 
@@ -460,7 +451,7 @@ def real(name: str) -> Config:
 def test_real_manifests(name: str, counts: tuple[int, int, int], classes: int) -> None:
     dataset = load_dataset(real(name), silent_progress)
     found = collections.Counter(item.split for item in dataset.utterances)
-    assert tuple(found[split] for split in datasets.SPLITS) == counts
+    assert tuple(found[split] for split in SPLITS) == counts
     assert (dataset.problems, len(dataset.labels)) == ([], classes)
 
 
@@ -502,8 +493,8 @@ def test_manifest_entry_can_name_its_splits(tmp_path: Path) -> None:
 
 
 def test_spread_takes_rows_from_everywhere() -> None:
-    utterances = [datasets.Utterance(Path(str(i)), ("a",), "test", "", str(i)) for i in range(10)]
-    clips = datasets.Clips(
+    utterances = [Utterance(Path(str(i)), ("a",), "test", "", str(i)) for i in range(10)]
+    clips = Clips(
         np.arange(10, dtype=np.int16)[:, None],
         np.arange(10)[:, None],
         np.ones(10, np.int64),

@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 from random_model import random_model
 
 from quads_mcu import slots as slot_table
-from quads_mcu.audio.datasets import combine, load_pcm, read_manifest
+from quads_mcu.audio.datasets import load_pcm
 from quads_mcu.audio.files import write_wav
+from quads_mcu.audio.layouts import read_manifest
+from quads_mcu.audio.utterances import combine
 from quads_mcu.errors import TrainingError
 from quads_mcu.export import csource
 from quads_mcu.export.reference import decide, margins

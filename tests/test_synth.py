@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from quads_mcu.audio import synth
-from quads_mcu.audio.datasets import read_manifest
+from quads_mcu.audio.layouts import read_manifest
 from quads_mcu.audio.synth import synthesize, synthesize_templates
 from quads_mcu.errors import AudioError, ConfigError, InstallationError
 

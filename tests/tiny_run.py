@@ -16,7 +16,7 @@ from quads_mcu.training import train
 LABELS = ("high", "low", "middle")
 _HERTZ = {"low": 300, "middle": 900, "high": 2700}
 _COUNTS = {"train": 8, "valid": 4, "test": 4}  # of each label
-_SETTINGS = {
+SETTINGS = {
     "data": {"manifests": ["manifest.csv"]},
     "audio": {"n_mels": 40, "window_s": 0.5},
     "student": {"preset": "d64x2"},
@@ -36,8 +36,8 @@ _SETTINGS = {
 
 def tiny_run(folder: Path, bits: int = 4) -> RunDir:
     """Train a student on three classes of tones in noise; recordings and run lie in `folder`."""
-    _write_corpus(folder)
-    tree = _SETTINGS | {"quantization": {"bits": bits}}
+    write_corpus(folder)
+    tree = SETTINGS | {"quantization": {"bits": bits}}
     config = project.from_tree(tree, where="tests/tiny_run.py", root=folder)
     run = RunDir(folder / "run")
     threads = torch.get_num_threads()
@@ -48,7 +48,8 @@ def tiny_run(folder: Path, bits: int = 4) -> RunDir:
     return run
 
 
-def _write_corpus(folder: Path) -> None:
+def write_corpus(folder: Path) -> None:
+    """Write manifest.csv and the recordings it names: three tones in noise, 0.5 s each."""
     rng = np.random.default_rng(0)
     time_s = np.arange(8000) / 16000
     rows = [("path", "label", "split")]

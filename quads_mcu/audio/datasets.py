@@ -1,29 +1,25 @@
-"""Manifests and folders of utterances, what is wrong with them, and their windows of samples.
+"""All data of a project: its sources joined, and their windows of samples.
 
 Reading never stops at one bad row or file: each becomes a `Problem` with its place, and the
-caller shows `report(problems)`. Errors are raised where nothing useful could follow.
+caller shows `utterances.report(problems)`. Errors are raised where nothing useful could follow.
 """
 
 from __future__ import annotations
 
-import collections
-import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 
-from quads_mcu.audio import files, manifest
+from quads_mcu.audio import files, layouts, manifest, unknown
 from quads_mcu.audio.files import Pcm
-from quads_mcu.audio.splits import SPLITS, choose_valid, speech_commands_split
+from quads_mcu.audio.splits import SPLITS
+from quads_mcu.audio.utterances import Clips, Dataset, Problem, Utterance, combine, problem_of
 from quads_mcu.config import FILE_NAME, SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import AudioError, ConfigError
-from quads_mcu.slots import INTENT, NONE, Slot
-
-BACKGROUND_NOISE = "_background_noise_"
+from quads_mcu.slots import UNKNOWN
 
 # Share of full-scale samples from which a clip counts as clipped, and the peak (of 32768) up to
 # which it counts as silent.
@@ -31,88 +27,6 @@ CLIPPED_SHARE = 0.001
 SILENT_PEAK = 32
 
 _NOISE_LIMIT_S = 3600.0
-_SHOWN_PER_KIND = 3
-
-
-@dataclass(frozen=True)
-class Utterance:
-    """One labelled recording: a label per slot; `source` is the "file:line" or folder it is in."""
-
-    path: Path
-    answers: tuple[str, ...]
-    split: str
-    speaker: str
-    source: str
-    synthesized: bool = False
-
-    @property
-    def label(self) -> str:
-        """Label of the first slot."""
-        return self.answers[0]
-
-
-@dataclass(frozen=True)
-class Problem:
-    """Something wrong with `path`; `line` is the manifest's line, or 0 without a manifest."""
-
-    path: Path
-    line: int
-    kind: str
-    text: str
-    manifest: Path | None = None
-
-    def __str__(self) -> str:
-        place = f" ({self.manifest}:{self.line})" if self.manifest else ""
-        return f"{self.path}{place}: {self.text}"
-
-
-@dataclass(frozen=True)
-class Dataset:
-    """Usable utterances, what was left out or looks wrong, and the classes in order.
-
-    labels: of the first slot. slot_names: one for each of an utterance's answers.
-    """
-
-    utterances: list[Utterance]
-    problems: list[Problem]
-    labels: list[str]
-    slot_names: tuple[str, ...] = (INTENT,)
-
-    @property
-    def slots(self) -> tuple[Slot, ...]:
-        """Every slot; beyond the first, labels are those found, sorted, "none" first."""
-        found = [Slot(self.slot_names[0], tuple(self.labels))]
-        for place, name in enumerate(self.slot_names[1:], start=1):
-            labels = {item.answers[place] for item in self.utterances}
-            found.append(Slot(name, tuple(sorted(labels, key=lambda x: (x != NONE, x)))))
-        return tuple(found)
-
-
-@dataclass(frozen=True)
-class Clips:
-    """The windows of one split.
-
-    pcm: int16, (N, n_samples). answers: int64, (N, n_slots), indices into the labels of
-    `Dataset.slots`. lengths: int64, (N,), samples before the padding. utterances: N, in the order
-    of the rows.
-    """
-
-    pcm: npt.NDArray[np.int16]
-    answers: npt.NDArray[np.int64]
-    lengths: npt.NDArray[np.int64]
-    utterances: list[Utterance]
-    problems: list[Problem]
-
-    @property
-    def labels(self) -> npt.NDArray[np.int64]:
-        """Answers of the first slot, int64 (N,)."""
-        return self.answers[:, 0]
-
-    def spread(self, count: int) -> Clips:
-        """Return `count` windows (all, if there are fewer), evenly spaced over the rows."""
-        rows = np.unique(np.linspace(0, len(self.pcm) - 1, count).round().astype(np.int64))
-        chosen = [self.utterances[row] for row in rows]
-        return Clips(self.pcm[rows], self.answers[rows], self.lengths[rows], chosen, self.problems)
 
 
 def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ()) -> Dataset:
@@ -127,31 +41,21 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
         AudioError: not a single utterance is usable.
     """
     data = config.data
-    if not (data.manifests or data.speech_commands or extra):
+    readers = list(_readers(config, extra))
+    if not readers:
         raise ConfigError(
-            "no training data: name manifests or speech_commands under [data] in quads.toml"
+            "no training data: name manifests, speech_commands, fsc or slurp under [data] in "
+            "quads.toml"
         )
-    parts = []
-    total = len(data.manifests) + len(extra) + bool(data.speech_commands)
-    for entry in data.manifests:
-        name, _, splits = entry.partition("#")
-        part = read_manifest(config.resolve(name), data.label_column, config.slots)
-        parts.append(_only(part, splits, entry) if splits else part)
-        progress("reading manifests", len(parts), total)
-    for path in extra:
-        part = read_manifest(path, slots={name: name for name in config.slots})
-        spoken = [replace(item, synthesized=True) for item in part.utterances]
-        part = replace(part, utterances=spoken)
-        # Recordings, where there are any to choose by or to test with, stay among themselves.
-        recorded = {item.split for known in parts for item in known.utterances} - {"train"}
-        kept = [split for split in SPLITS if split not in recorded]
-        parts.append(_only(part, ",".join(kept), str(path)))
-        progress("reading manifests", len(parts), total)
-    if data.speech_commands:
-        folder = config.resolve(data.speech_commands)
-        parts.append(read_speech_commands(folder, tuple(config.intents)))
-        progress("reading manifests", total, total)
+    parts: list[Dataset] = []
+    for read in readers:
+        parts.append(read(parts))
+        progress("reading data sets", len(parts), len(readers))
     dataset = combine(parts, tuple(config.intents))
+    if data.unknown:
+        n_samples = round(config.audio.window_s * SAMPLE_RATE)
+        entries = [(entry, config.resolve(entry.partition("#")[0])) for entry in data.unknown]
+        dataset = unknown.added(dataset, unknown.read(entries, n_samples))
     if not dataset.utterances:
         problems = dataset.problems
         found = f"problems: {len(problems)}, the first: {problems[0]}" if problems else "no rows"
@@ -165,8 +69,49 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
     return dataset
 
 
+Reader = Callable[[Sequence[Dataset]], Dataset]
+
+
+def _readers(config: Config, extra: Sequence[Path]) -> Iterator[Reader]:
+    """Yield what reads each source, given the data sets read so far."""
+    data, slots = config.data, config.slots
+    for entry in data.manifests:
+        name, _, splits = entry.partition("#")
+        yield lambda _, name=name, splits=splits, entry=entry: _only(  # type: ignore[misc]
+            layouts.read_manifest(config.resolve(name), data.label_column, slots), splits, entry
+        )
+    if data.fsc:
+        yield lambda _: layouts.read_fsc(config.resolve(data.fsc), slots)
+    if data.slurp:
+        yield lambda _: layouts.read_slurp(config.resolve(data.slurp), slots)
+    if data.speech_commands:
+        yield lambda _: _speech_commands(config)
+    for path in extra:
+        yield lambda known, path=path: _synthesized(path, known, config)  # type: ignore[misc]
+
+
+def _synthesized(path: Path, known: Sequence[Dataset], config: Config) -> Dataset:
+    """Recordings, where there are any to choose by or to test with, stay among themselves."""
+    found = layouts.read_manifest(path, slots={name: name for name in config.slots})
+    spoken = [replace(item, synthesized=True) for item in found.utterances]
+    recorded = {item.split for part in known for item in part.utterances} - {"train"}
+    kept = [split for split in SPLITS if split not in recorded]
+    return _only(replace(found, utterances=spoken), ",".join(kept), str(path))
+
+
+def _speech_commands(config: Config) -> Dataset:
+    folder, task = config.resolve(config.data.speech_commands), config.data.speech_commands_task
+    if config.slots:
+        raise ConfigError("[data] speech_commands has one label per file; it cannot fill [slots]")
+    if task:
+        return layouts.read_speech_commands_task(folder, task)
+    return layouts.read_speech_commands(folder, tuple(config.intents))
+
+
 def _only(dataset: Dataset, splits: str, entry: str) -> Dataset:
     """Keep the splits named after `#` in a [data] manifests entry."""
+    if not splits:
+        return dataset
     wanted = splits.split(",")
     if unknown := [name for name in wanted if name not in SPLITS]:
         raise ConfigError(
@@ -176,114 +121,20 @@ def _only(dataset: Dataset, splits: str, entry: str) -> Dataset:
     return replace(dataset, utterances=kept)
 
 
-def read_manifest(
-    path: Path, label_column: str = "label", slots: Mapping[str, str] | None = None
-) -> Dataset:
-    """Read a CSV or JSONL manifest with the columns path, `label_column`, split, [speaker].
-
-    With `slots` (name -> column, see `manifest.Answer`), their columns take the place of
-    `label_column`; a slot that a row leaves empty is "none".
-
-    Paths are relative to the manifest's folder. Where `speaker` is empty, `pseudo_speaker` takes
-    its place. A manifest without a valid split gets one: a tenth of train, by speaker where every
-    row names one and there are enough, else a tenth of each label; the choice depends on the
-    names alone.
-
-    Raises:
-        ConfigError: the file is missing, too large, of another type, or lacks a column.
-    """
-    columns, rows = manifest.read_rows(path)
-    sources = [manifest.Answer.parse(name, text, columns) for name, text in (slots or {}).items()]
-    needed = [source.column for source in sources] or [label_column]
-    manifest.require(path, columns, ("path", *dict.fromkeys(needed), "split"))
-    utterances: list[Utterance] = []
-    problems: list[Problem] = []
-    for line, row in rows:
-        item = _utterance(path, line, row, sources or label_column)
-        if isinstance(item, Utterance):
-            utterances.append(item)
-        else:
-            problems.append(item)
-    return _dataset(_with_valid_split(utterances), problems, slot_names=tuple(slots or (INTENT,)))
-
-
-def read_speech_commands(folder: Path, intents: Sequence[str] = ()) -> Dataset:
-    """Read a folder in the Speech Commands layout: a folder of sound files per class.
-
-    The splits come from validation_list.txt and testing_list.txt; without both, from the data
-    set's own rule (a hash of the file name up to `_nohash_`, 10 % validation, 10 % testing).
-
-    Args:
-        folder: the data set; its `_background_noise_` is not a class.
-        intents: classes to take; empty for all. Folders left out are reported.
-    Raises:
-        ConfigError: no such folder, or it holds no class folders.
-    """
-    if not folder.is_dir():
-        raise ConfigError(f"{folder}: no such folder; [data] speech_commands names a folder")
-    lists = {"valid": folder / "validation_list.txt", "test": folder / "testing_list.txt"}
-    listed = {split: _listed(path) for split, path in lists.items() if path.is_file()}
-    utterances: list[Utterance] = []
-    problems: list[Problem] = []
-    classes = [item for item in sorted(folder.iterdir()) if item.is_dir()]
-    classes = [item for item in classes if item.name != BACKGROUND_NOISE and item.name[0] != "."]
-    if not classes:
-        raise ConfigError(f"{folder}: holds no class folders")
-    for class_folder in classes:
-        sounds = _sound_files(class_folder.iterdir())
-        if not sounds:
-            problems.append(Problem(class_folder, 0, "missing", "no sound files in this folder"))
-        elif intents and class_folder.name not in intents:
-            text = f"{class_folder.name!r} is not in [intents]; {len(sounds)} files left out"
-            problems.append(Problem(class_folder, 0, "unknown label", text))
-        else:
-            utterances += [_speech_command(sound, listed) for sound in sounds]
-    return _dataset(_with_valid_split(utterances), problems)
-
-
-def combine(parts: Iterable[Dataset], intents: Sequence[str] = ()) -> Dataset:
-    """Join data sets, leaving out and reporting labels not among `intents` and repeated files.
-
-    A file under two labels is left out altogether; one listed twice is used once, in the split
-    that names it first.
-    """
-    problems: list[Problem] = []
-    known: list[Utterance] = []
-    slot_names: tuple[str, ...] = (INTENT,)
-    for part in parts:
-        slot_names = part.slot_names
-        problems += part.problems
-        for item in part.utterances:
-            if intents and item.label not in intents:
-                text = f"label {item.label!r} is not in [intents]"
-                problems.append(_problem(item, "unknown label", text))
-            else:
-                known.append(item)
-    labels_of: dict[str, set[str]] = collections.defaultdict(set)
-    for item in known:
-        labels_of[os.path.normpath(item.path.absolute())].add(" + ".join(item.answers))
-    first: dict[str, Utterance] = {}
-    for item in known:
-        place = os.path.normpath(item.path.absolute())
-        if len(labels_of[place]) > 1:
-            text = f"listed under several labels: {', '.join(sorted(labels_of[place]))}"
-            problems.append(_problem(item, "conflict", text))
-        elif place in first:
-            kept = first[place]
-            kind = "duplicate" if kept.split == item.split else "leak"
-            text = f"already in split {kept.split} ({kept.source}); this row is not used"
-            problems.append(_problem(item, kind, text))
-        else:
-            first[place] = item
-    return _dataset(list(first.values()), problems, intents, slot_names)
-
-
-def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress: Progress) -> Clips:
+def load_pcm(
+    dataset: Dataset,
+    split: str,
+    n_samples: int,
+    trim: bool,
+    progress: Progress,
+    keep: Callable[[Utterance], bool] = lambda _: True,
+) -> Clips:
     """Load the windows of one split.
 
     Clipped clips (over 0.1 % of the samples at full scale) and clips longer than the window
     (cropped to the loudest stretch) are used and reported; empty, silent (peak under -60 dB) and
-    unreadable ones are left out and reported.
+    unreadable ones are left out and reported. A stretch of a longer file is neither trimmed nor
+    searched for silence: it is what a device hears between commands.
 
     Args:
         dataset: from `load_dataset`.
@@ -291,27 +142,29 @@ def load_pcm(dataset: Dataset, split: str, n_samples: int, trim: bool, progress:
         n_samples: length of the window.
         trim: cut leading and trailing silence first (`files.trim`).
         progress: called with files read.
+        keep: which utterances of the split.
     Raises:
         ConfigError: no such split.
     """
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
-    chosen = [item for item in dataset.utterances if item.split == split]
+    chosen = [item for item in dataset.utterances if item.split == split and keep(item)]
     slots = dataset.slots
     index = [{label: at for at, label in enumerate(slot.labels)} for slot in slots]
     pcm = np.zeros((len(chosen), n_samples), np.int16)
     lengths: list[int] = []
     used: list[Utterance] = []
     problems: list[Problem] = []
+    decode = _Decoder()
     for count, item in enumerate(chosen, start=1):
-        clip = _usable(item, problems)
+        clip = _usable(item, decode, problems)
         if clip is not None:
-            clip = files.trim(clip) if trim else clip
+            clip = files.trim(clip) if trim and not item.length else clip
             pcm[len(used)], cropped = files.fit_window(clip, n_samples)
             if cropped:
                 excess_s = (len(clip) - n_samples) / SAMPLE_RATE
                 text = f"{excess_s:.3g} s longer than the window; cropped to the loudest stretch"
-                problems.append(_problem(item, "too long", text))
+                problems.append(problem_of(item, "too long", text))
             lengths.append(min(len(clip), n_samples))
             used.append(item)
         progress(f"loading {split}", count, len(chosen))
@@ -347,127 +200,47 @@ def load_noise(config: Config, split: str = "train") -> list[Pcm]:
     return noises
 
 
-def report(problems: Sequence[Problem]) -> str:
-    """Return counts per kind and the first few of each, a line each; "" without problems."""
-    kinds: dict[str, list[Problem]] = collections.defaultdict(list)
-    for problem in problems:
-        kinds[problem.kind].append(problem)
-    lines = []
-    for kind, group in sorted(kinds.items(), key=lambda item: (-len(item[1]), item[0])):
-        lines.append(f"{kind}: {len(group)}")
-        lines += [f"  {problem}" for problem in group[:_SHOWN_PER_KIND]]
-        if len(group) > _SHOWN_PER_KIND:
-            lines.append(f"  ... and {len(group) - _SHOWN_PER_KIND} more")
-    return "\n".join(lines)
+class _Decoder:
+    """Decodes files, and remembers the last one: its stretches follow each other."""
+
+    def __init__(self) -> None:
+        self._last: tuple[Path, Pcm] | None = None
+
+    def __call__(self, item: Utterance) -> Pcm:
+        if self._last is None or self._last[0] != item.path:
+            limit_s = _NOISE_LIMIT_S if item.length else files.LIMIT_S
+            self._last = item.path, files.decode(item.path, limit_s=limit_s)
+        clip = self._last[1]
+        return clip[item.start : item.start + item.length] if item.length else clip
 
 
-def _dataset(
-    utterances: list[Utterance],
-    problems: list[Problem],
-    labels: Sequence[str] = (),
-    slot_names: tuple[str, ...] = (INTENT,),
-) -> Dataset:
-    found = sorted({item.label for item in utterances})
-    return Dataset(utterances, problems, list(labels) or found, slot_names)
-
-
-def _problem(item: Utterance, kind: str, text: str) -> Problem:
-    source, _, line = item.source.rpartition(":")
-    if line.isdecimal():
-        return Problem(item.path, int(line), kind, text, Path(source))
-    return Problem(item.path, 0, kind, text)
-
-
-def _utterance(
-    source: Path,
-    line: int,
-    row: dict[str, str] | str,
-    labels: str | Sequence[manifest.Answer],
-) -> Utterance | Problem:
-    """`labels`: the column of the only slot, or where to find each of several."""
-    if isinstance(row, str):
-        return Problem(source, line, "bad line", row, source)
-    path, split = row.get("path", ""), row.get("split", "")
-    sound = source.parent / path
-    if not path:
-        return Problem(source, line, "bad line", "the path is empty", source)
+def _usable(item: Utterance, decode: _Decoder, problems: list[Problem]) -> Pcm | None:
     try:
-        answers = (
-            (row.get(labels, ""),) if isinstance(labels, str) else tuple(a.of(row) for a in labels)
-        )
-    except ValueError as problem:
-        return Problem(source, line, "bad line", str(problem), source)
-    item = Utterance(sound, answers, split, "", f"{source}:{line}")
-    if isinstance(labels, str) and not item.label:
-        return _problem(item, "unlabelled", f"column {labels!r} is empty")
-    if split not in SPLITS:
-        text = f"split {split!r} is not one of {', '.join(SPLITS)}"
-        return _problem(item, "unknown split", text)
-    if not files.is_regular(sound):
-        return _problem(item, "missing", "no such file")
-    return replace(item, speaker=row.get("speaker") or row.get("pseudo_speaker") or "")
-
-
-def _with_valid_split(utterances: list[Utterance]) -> list[Utterance]:
-    train = [item for item in utterances if item.split == "train"]
-    if not train or any(item.split == "valid" for item in utterances):
-        return utterances
-    chosen = choose_valid(
-        [item.path.name for item in train],
-        [" + ".join(item.answers) for item in train],
-        [item.speaker for item in train],
-    )
-    valid = {train[row].source for row in chosen}
-    return [replace(item, split="valid") if item.source in valid else item for item in utterances]
-
-
-def _listed(path: Path) -> set[str]:
-    try:
-        return set(path.read_text(encoding="utf-8").split())
-    except (OSError, UnicodeDecodeError) as problem:
-        raise ConfigError(f"{path}: cannot be read: {problem}") from None
-
-
-def _sound_files(paths: Iterable[Path]) -> list[Path]:
-    return sorted(path for path in paths if path.suffix.lower() in files.SUFFIXES)
-
-
-def _speech_command(sound: Path, listed: dict[str, set[str]]) -> Utterance:
-    label = sound.parent.name
-    if listed:
-        name = f"{label}/{sound.name}"
-        split = next((split for split, names in listed.items() if name in names), "train")
-    else:
-        split = speech_commands_split(sound.name)
-    speaker = sound.name.partition("_nohash_")[0] if "_nohash_" in sound.name else ""
-    return Utterance(sound, (label,), split, speaker, str(sound))
-
-
-def _usable(item: Utterance, problems: list[Problem]) -> Pcm | None:
-    try:
-        clip = files.decode(item.path)
+        clip = decode(item)
     except AudioError as problem:
         text = str(problem).removeprefix(f"{item.path}: ")
-        problems.append(_problem(item, "unreadable", f"{text}; left out"))
+        problems.append(problem_of(item, "unreadable", f"{text}; left out"))
         return None
     if not len(clip):
-        problems.append(_problem(item, "empty", "holds no samples; left out"))
+        problems.append(problem_of(item, "empty", "holds no samples; left out"))
         return None
+    if item.length or item.label == UNKNOWN:
+        return clip
     peak = int(np.abs(clip.astype(np.int32)).max())
     if peak <= SILENT_PEAK:
         text = f"silent: the peak is {peak} of {files.FULL_SCALE}; left out"
-        problems.append(_problem(item, "silent", text))
+        problems.append(problem_of(item, "silent", text))
         return None
     share = files.clipped_share(clip)
     if share > CLIPPED_SHARE:
         text = f"{100 * share:.2f} % of the samples are at full scale"
-        problems.append(_problem(item, "clipped", text))
+        problems.append(problem_of(item, "clipped", text))
     return clip
 
 
 def _noise_files(path: Path, split: str) -> list[Path]:
     if path.is_dir():
-        return _sound_files(path.rglob("*")) if split == "train" else []
+        return layouts.sound_files(path.rglob("*")) if split == "train" else []
     if path.suffix.lower() not in manifest.SUFFIXES:
         if not files.is_regular(path):
             raise ConfigError(f"{path}: no such file or folder ([data] noise)")

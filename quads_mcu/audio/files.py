@@ -78,6 +78,24 @@ def decode(path: Path, *, limit_s: float = LIMIT_S) -> Pcm:
     return to_int16(_resample(samples, rate_hz) * FULL_SCALE)
 
 
+def duration(path: Path) -> int:
+    """Return the length of a sound file, samples at SAMPLE_RATE, from its header.
+
+    Raises:
+        AudioError: no such file, or not a sound file.
+    """
+    import soundfile
+
+    if not is_regular(path):
+        raise AudioError(f"{path}: no such file, or not a regular one")
+    try:
+        info = soundfile.info(str(path))
+    except (soundfile.LibsndfileError, TypeError, OSError) as problem:
+        reason = getattr(problem, "error_string", str(problem)).strip()
+        raise AudioError(f"{path}: not a readable sound file: {reason}") from None
+    return int(info.frames * SAMPLE_RATE / info.samplerate + 0.5)
+
+
 def is_regular(path: Path) -> bool:
     """Return whether `path` names a regular file; False too where it cannot name any."""
     try:

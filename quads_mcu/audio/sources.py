@@ -6,13 +6,13 @@ import hashlib
 import json
 from pathlib import Path
 
-from quads_mcu.audio import datasets, synth
+from quads_mcu.audio import datasets, synth, utterances
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.paths import cache_dir
 
 
-def load(config: Config, progress: Progress) -> datasets.Dataset:
+def load(config: Config, progress: Progress) -> utterances.Dataset:
     """Read every source in [data]; with [data] synth, speak its phrases too.
 
     Raises:

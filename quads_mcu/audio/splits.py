@@ -35,6 +35,11 @@ def choose_valid(names: Sequence[str], labels: Sequence[str], speakers: Sequence
     return _by_speaker(speakers) or _by_label(names, labels)
 
 
+def by_digest(names: Sequence[str]) -> list[int]:
+    """Return the rows in an order that depends on nothing but the names."""
+    return sorted(range(len(names)), key=lambda row: (_digest(names[row]), row))
+
+
 def _by_speaker(speakers: Sequence[str]) -> set[int]:
     if not all(speakers):
         return set()

@@ -34,7 +34,7 @@ from quads_mcu.model_format import (
     check,
     linear_shapes,
 )
-from quads_mcu.slots import UNKNOWN, Slot
+from quads_mcu.slots import Slot
 
 QUANTIZED_STUDENT = "student_quantized.safetensors"
 MAX_FILE_BYTES = 1 << 30
@@ -188,7 +188,7 @@ def pack_source(source: PackedSource) -> PackedModel:
         pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
-        unknown_class=_unknown_class(source.slots[0]),
+        unknown_class=slot_table.unknown_class(source.slots),
         provenance=dict(source.provenance),
     )
     try:
@@ -205,10 +205,6 @@ def _check_bits(dims: Dimensions, bits: Mapping[str, int]) -> None:
                 f"{name} was trained at {bits.get(name)} bits, to compare with; the packed format "
                 f"has {', '.join(map(str, BITS))}: set [quantization] bits and {_RETRAIN}"
             )
-
-
-def _unknown_class(slot: Slot) -> int:
-    return slot.labels.index(UNKNOWN) if UNKNOWN in slot.labels else -1
 
 
 def _layer(source: PackedSource, prefix: str) -> PackedLayer:

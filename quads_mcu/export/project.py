@@ -7,9 +7,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from quads_mcu import model_format
+from quads_mcu.console import Progress
 from quads_mcu.device.boards import Board, fit
 from quads_mcu.errors import ExportError
-from quads_mcu.export import csource, pack, planner
+from quads_mcu.export import csource, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
 COST_FILE = "cost.json"
@@ -64,13 +65,23 @@ def predict(model: model_format.PackedModel, board: Board) -> Cost:
     )
 
 
-def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> Cost:
+def export(
+    run: RunDir,
+    board: Board,
+    *,
+    bits: int | None,
+    out: Path | None,
+    progress: Progress = lambda *_: None,
+) -> Cost:
     """Pack the run's student, check that it fits, and write its C source.
+
+    With [data] unknown, the threshold of rejection is set on split valid.
 
     Raises:
         ExportError: the run was trained at other bits, cannot be represented, or does not fit.
     """
-    trained = run.config().quantization.bits
+    config = run.config()
+    trained = config.quantization.bits
     if bits is not None and bits != trained:
         raise ExportError(
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
@@ -79,6 +90,8 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
     model = pack.pack(run.path)
     cost = predict(model, board)
     fit(board, cost.flash_bytes, cost.ram_bytes)
+    if config.data.unknown:
+        model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
     csource.write_sources(model, source_dir)

@@ -17,11 +17,11 @@ from quads_mcu.export.project import Cost
 from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.paths import data_dir
 from quads_mcu.report import evaluation
-from quads_mcu.report.statistics import confusion, per_slot, whole_command
+from quads_mcu.report.statistics import confusion, per_slot, whole_command, wilson_interval
 from quads_mcu.run_dir import RunDir, write_json, write_text
 
 if TYPE_CHECKING:
-    from quads_mcu.audio.datasets import Clips
+    from quads_mcu.audio.utterances import Clips
     from quads_mcu.device.client import Hello, Stats
 
 EVIDENCE = {
@@ -59,6 +59,7 @@ class BoardReport:
             "equality": {"utterances": 0},
             "accuracy": {},
             "slot_accuracy": {},
+            "rejected": None,
             "confusion": {},
             "memory": {},
             "latency": {"instructions": [], "instructions_total": 0, "estimate_ms": 0.0},
@@ -84,9 +85,13 @@ class BoardReport:
         clips: Clips,
         reference: NDArray[np.int64],
         board: NDArray[np.int64],
+        rejected: NDArray[np.bool_],
     ) -> None:
-        """Note accuracies and the board's confusion matrices; answers int64 (N, n_slots)."""
-        from quads_mcu.audio.datasets import report as problem_report
+        """Note accuracies, confusion matrices and rejected commands of the board.
+
+        reference, board: int64 (N, n_slots), answers whether rejected or not; rejected: bool (N,).
+        """
+        from quads_mcu.audio.utterances import report as problem_report
 
         truth, known = clips.answers, self.model.slots
         self.values["data"] = {
@@ -102,6 +107,15 @@ class BoardReport:
         found[f"{bits}-bit reference"] = whole_command(truth, reference, known).to_json()
         found[self.board.name] = whole_command(truth, board, known).to_json()
         self.values["equality"]["utterances"] = len(truth)
+        if self.model.unknown_class >= 0 or self.model.reject_threshold > 0:
+            count = int(rejected.sum())
+            share = [round(100 * bound, 3) for bound in wilson_interval(count, len(truth))]
+            self.values["rejected"] = {
+                "commands": count,
+                "of": len(truth),
+                "percent": round(100 * count / len(truth), 3),
+                "interval_95_percent": share,
+            }
         by_slot = per_slot(truth, board, known)
         self.values["slot_accuracy"] = {name: a.to_json() for name, a in by_slot.items()}
         self.values["confusion"] = {

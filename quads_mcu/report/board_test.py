@@ -91,6 +91,10 @@ def tables(values: dict[str, Any]) -> list[Table]:
         )
         for name, a in values["accuracy"].items()
     ]
+    if lost := values["rejected"]:
+        interval = "{:.1f} - {:.1f} %".format(*lost["interval_95_percent"])
+        count = f"{lost['commands']} / {lost['of']}"
+        accuracy_rows.append(("rejected commands", count, f"{lost['percent']:.1f} %", interval))
     equality_rows = [
         (kind.replace("_", " "), f"{equality[kind]:,}", equality[f"{kind}_differing"])
         for kind in ("feature_bytes", "logits")

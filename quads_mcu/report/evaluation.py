@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from quads_mcu import model_format
 from quads_mcu import slots as slot_table
-from quads_mcu.audio.datasets import Clips
+from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
@@ -78,13 +78,13 @@ def _slots_json(
 
 
 def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Progress) -> Clips:
-    """Return the split's utterance windows; `labels`: the model's, of every logit.
+    """Return the windows of the split's commands; `labels`: the model's, of every logit.
 
     Raises:
         ConfigError: the split is empty or has an intent the model does not know.
         AudioError: a source cannot be read.
     """
-    from quads_mcu.audio import datasets, sources
+    from quads_mcu.audio import datasets, sources, unknown
 
     dataset = sources.load(config, progress)
     found = slot_table.flat_labels(dataset.slots)
@@ -93,7 +93,9 @@ def load_clips(config: Config, labels: tuple[str, ...], split: str, progress: Pr
             f"the data has labels {', '.join(found)}, the model {', '.join(labels)}; train it again"
         )
     n_samples = window_samples(config)
-    clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
+    clips = datasets.load_pcm(
+        dataset, split, n_samples, config.data.trim, progress, keep=unknown.is_command
+    )
     if len(clips.pcm) == 0:
         raise ConfigError(f"the data has no usable utterance in split {split!r}")
     return replace(clips, problems=[*dataset.problems, *clips.problems])

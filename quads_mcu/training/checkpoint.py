@@ -6,8 +6,6 @@ Written atomically and read without pickle, so a killed run always finds its las
 from __future__ import annotations
 
 import json
-import os
-import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +13,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from quads_mcu import atomic
 from quads_mcu.errors import TrainingError
 
 MAX_FILE_BYTES = 16 << 30
@@ -22,24 +21,16 @@ _KEY = "quads"
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
-    """Write tensors and JSON values to `path`, atomically."""
+    """Write tensors and JSON values to `path`, atomically.
+
+    Raises:
+        StorageError: the file cannot be written.
+    """
     from safetensors.torch import save
 
     whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
     data = save(whole, metadata={_KEY: json.dumps(scalars)})
-    path.parent.mkdir(parents=True, exist_ok=True)
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=path.name)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        Path(temporary).chmod(0o644)
-        Path(temporary).replace(path)
-    except OSError as problem:
-        Path(temporary).unlink(missing_ok=True)
-        raise TrainingError(f"{path}: cannot be written: {problem.strerror}") from None
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    atomic.write(path, data)
 
 
 def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -12,12 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.audio import datasets, sources
+from quads_mcu.audio import datasets, sources, unknown
 from quads_mcu.audio.augment import Augmenter, spec_augment
 from quads_mcu.audio.frontend import features
+from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
-from quads_mcu.slots import Slot
+from quads_mcu.slots import NONE, UNKNOWN, Slot
 from quads_mcu.training.problem import Batch, Mel
 
 Pcm = NDArray[np.int16]
@@ -28,11 +30,15 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots); synthesized: bool (N,)."""
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots).
+
+    synthesized, unknown: bool (N,), whether spoken by a machine, and whether no command.
+    """
 
     pcm: Pcm
     answers: NDArray[np.int64]
     synthesized: NDArray[np.bool_]
+    unknown: NDArray[np.bool_]
 
 
 @dataclass(frozen=True)
@@ -77,11 +83,27 @@ def load(config: Config, progress: Progress) -> Corpus:
 
     def utterances(split: str) -> Utterances:
         clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
-        synthesized = np.array([item.synthesized for item in clips.utterances], np.bool_)
-        return Utterances(clips.pcm, clips.answers, synthesized)
+        return _with_silence(clips, dataset.slots, split, config.project.seed)
 
     noises = datasets.load_noise(config)
     return Corpus(dataset.slots, utterances("train"), utterances("valid"), noises)
+
+
+def _with_silence(clips: Clips, slots: tuple[Slot, ...], split: str, seed: int) -> Utterances:
+    """Add silence where there is unknown speech."""
+    other = np.array([unknown.is_unknown(item) for item in clips.utterances], bool)
+    quiet = unknown.silence(int(other.sum()), clips.pcm.shape[1], seed, split)
+    answers = clips.answers
+    if len(quiet):
+        row = [slot.labels.index(NONE if at else UNKNOWN) for at, slot in enumerate(slots)]
+        answers = np.concatenate([answers, np.tile(np.array(row, np.int64), (len(quiet), 1))])
+    spoken = np.array([item.synthesized for item in clips.utterances], bool)
+    return Utterances(
+        np.concatenate([clips.pcm, quiet]),
+        answers,
+        np.concatenate([spoken, np.zeros(len(quiet), bool)]),
+        np.concatenate([other, np.ones(len(quiet), bool)]),
+    )
 
 
 def clean_features(pcm: Pcm, n_mels: int, n_frames: int, progress: Progress) -> Mel:
@@ -101,7 +123,8 @@ class AugmentedBatches:
 
     Args:
         utterances: the training split. Of the synthesized ones, where there are recordings, an
-            epoch takes `synth_ratio` per recording, others each time.
+            epoch takes `synth_ratio` per recording, others each time; so of unknown speech, up to
+            [data] unknown_share of the epoch.
         config: [augment], [train] batch_size and synth_ratio, and the seed are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
@@ -122,20 +145,25 @@ class AugmentedBatches:
         self._shape = n_mels, n_frames
         self._batch_size = config.train.batch_size
         self._seed = config.project.seed
-        self._recorded, self._synthesized = (
-            np.flatnonzero(utterances.synthesized == kind) for kind in (False, True)
+        spoken, unknown = utterances.synthesized, utterances.unknown
+        recorded, synthesized, other = (
+            np.flatnonzero(mask) for mask in (~spoken & ~unknown, spoken & ~unknown, unknown)
         )
-        wanted = round(config.train.synth_ratio * len(self._recorded))
-        self._drawn = min(wanted, len(self._synthesized)) if wanted else len(self._synthesized)
+        wanted = round(config.train.synth_ratio * len(recorded)) or len(synthesized)
+        n_synthesized = min(wanted, len(synthesized))
+        share = config.data.unknown_share
+        most = math.ceil((len(recorded) + n_synthesized) * share / (1 - share))
+        self._recorded = recorded
+        # Rows of which every epoch draws some, and how many.
+        self._drawn = [(synthesized, n_synthesized), (other, min(most, len(other)))]
 
     def __len__(self) -> int:
-        return -(-(len(self._recorded) + self._drawn) // self._batch_size)
+        size = len(self._recorded) + sum(count for _, count in self._drawn)
+        return -(-size // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
         """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
-        rng = np.random.default_rng([self._seed, epoch])
-        drawn = rng.permutation(self._synthesized)[: self._drawn]
-        order = rng.permutation(np.concatenate([self._recorded, drawn]))
+        order = self._order(epoch)
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)
         try:
@@ -148,6 +176,11 @@ class AugmentedBatches:
                 yield waiting.popleft().result()
         finally:
             pool.shutdown(cancel_futures=True)
+
+    def _order(self, epoch: int) -> NDArray[np.int64]:
+        rng = np.random.default_rng([self._seed, epoch])
+        drawn = [rng.permutation(rows)[:count] for rows, count in self._drawn]
+        return rng.permutation(np.concatenate([self._recorded, *drawn]))
 
     def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
         generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]

@@ -1,0 +1,139 @@
+"""The threshold below which a device rejects an utterance, and what it costs.
+
+Everything is measured with the integer reference, on margins (docs/arithmetic.md, section 7): of
+the commands of a split and of what is no command, `[data] unknown` and silence.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from quads_mcu.audio import datasets, sources, unknown
+from quads_mcu.audio.frontend import features
+from quads_mcu.config import SAMPLE_RATE, Config
+from quads_mcu.console import Progress
+from quads_mcu.errors import ExportError
+from quads_mcu.export.reference import Reference, margins
+from quads_mcu.model_format import PackedModel
+
+_BATCH = 32
+_INT32 = (-(2**31), 2**31 - 1)
+
+Margins = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Heard:
+    """Margins of a split's commands, (N,), and of the other windows, (M,); hours of the latter."""
+
+    split: str
+    commands: Margins
+    others: Margins
+    hours: float
+
+    def false_accepts(self, threshold: int) -> int:
+        """Return how many windows that are no command are taken for one."""
+        return int((self.others >= threshold).sum())
+
+    def false_rejects(self, threshold: int) -> int:
+        """Return how many commands are rejected."""
+        return int((self.commands < threshold).sum())
+
+
+def calibrated(model: PackedModel, config: Config, progress: Progress) -> PackedModel:
+    """Return the model with the threshold that split valid asks for.
+
+    Raises:
+        ExportError: split valid has no command or nothing else to tell it from.
+    """
+    heard = listen(model, config, "valid", progress)
+    limit = config.rejection.false_accepts_per_hour
+    found = threshold(heard, limit)
+    provenance = {
+        "rejection": f"valid: {heard.false_rejects(found)} of {len(heard.commands)} commands "
+        f"rejected, {heard.false_accepts(found)} false accepts in {heard.hours:.3f} h, limit "
+        f"{limit:g} per hour"
+    }
+    return replace(model, reject_threshold=found, provenance=model.provenance | provenance)
+
+
+def threshold(heard: Heard, false_accepts_per_hour: float) -> int:
+    """Return the threshold for at most so many false accepts per hour.
+
+    Of all thresholds that keep to the limit and reject the fewest commands, the middle one, so
+    that unheard speech has room on either side.
+
+    Raises:
+        ExportError: nothing to choose by.
+    """
+    if not len(heard.commands) or not len(heard.others):
+        raise ExportError(
+            f"split {heard.split} has {len(heard.commands)} commands and {len(heard.others)} "
+            "windows of unknown speech; the rejection threshold needs both: add some, or empty "
+            "[data] unknown"
+        )
+    allowed = int(false_accepts_per_hour * heard.hours)
+    loudest = np.sort(heard.others)[::-1]
+    everything = min(int(loudest[-1]), int(heard.commands.min()))
+    least = int(loudest[allowed]) + 1 if allowed < len(loudest) else everything
+    kept = heard.commands[heard.commands >= least]
+    middle = (least + int(kept.min())) // 2 if len(kept) else least
+    return max(_INT32[0], min(_INT32[1], middle))
+
+
+def curve(heard: Heard) -> list[dict[str, Any]]:
+    """Return a point for every number of false accepts, from none to all.
+
+    Each is the least threshold that allows no more: threshold, false_accepts, per hour,
+    false_rejects, percent.
+    """
+    steps = np.unique(heard.others)[::-1]
+    thresholds = [*(int(step) + 1 for step in steps), int(steps[-1])]
+    return [point(heard, value) for value in thresholds]
+
+
+def point(heard: Heard, threshold: int) -> dict[str, Any]:
+    """Return what a threshold costs, with 95 % intervals."""
+    accepts, rejects = heard.false_accepts(threshold), heard.false_rejects(threshold)
+    return {
+        "threshold": threshold,
+        "false_accepts": accepts,
+        "false_accepts_per_hour": round(accepts / heard.hours, 4),
+        "false_rejects": rejects,
+        "false_reject_percent": round(100 * rejects / len(heard.commands), 4),
+    }
+
+
+def listen(model: PackedModel, config: Config, split: str, progress: Progress) -> Heard:
+    """Return the margins of everything in a split, computed by the integer reference.
+
+    Raises:
+        ConfigError, AudioError: the data cannot be read.
+    """
+    dataset = sources.load(config, progress)
+    n_samples = round(config.audio.window_s * SAMPLE_RATE)
+    load = (dataset, split, n_samples, config.data.trim, progress)
+    commands = datasets.load_pcm(*load, keep=unknown.is_command)
+    others = datasets.load_pcm(*load, keep=unknown.is_unknown)
+    quiet = unknown.silence(len(others.pcm), n_samples, config.project.seed, split)
+    samples = int(others.lengths.sum()) + quiet.size
+    return Heard(
+        split,
+        _margins(model, commands.pcm, progress),
+        _margins(model, np.concatenate([others.pcm, quiet]), progress),
+        samples / SAMPLE_RATE / 3600,
+    )
+
+
+def _margins(model: PackedModel, pcm: NDArray[np.int16], progress: Progress) -> Margins:
+    reference, dims = Reference(model), model.dims
+    found = np.empty(len(pcm), np.int64)
+    for at in range(0, len(pcm), _BATCH):
+        mel = features(pcm[at : at + _BATCH], dims.n_mels, dims.n_frames)
+        found[at : at + _BATCH] = margins(model, reference.logits(mel))[1]
+        progress("margins", min(at + _BATCH, len(pcm)), len(pcm))
+    return found
