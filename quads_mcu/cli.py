@@ -120,6 +120,32 @@ def train(
 
 
 @app.command()
+def ablate(
+    project: ProjectOption = HERE,
+    run: Annotated[
+        Path, typer.Option("--run", "-r", help="Folder for all trainings and the result.")
+    ] = Path("runs/ablation"),
+    bits: Annotated[list[int] | None, typer.Option(help="Bits; may be given again.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per combination.")] = 3,
+    split: Annotated[str, typer.Option(help="Split that is measured.")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Train and compare initialisations and strategies (Table 2 of the paper) on your data."""
+    from quads_mcu import config, console
+    from quads_mcu.report import ablation
+
+    settings = config.load(project)
+    with console.progress() as progress:
+        rows = ablation.ablate(settings, run, bits or [16, 4], seeds, split, progress)
+    if as_json:
+        console.result_json(ablation.to_json(rows, split))
+        return
+    title = f"split {split}, mean and standard deviation of {seeds} seed(s)"
+    console.table(title, ablation.COLUMNS, [row.text() for row in rows])
+    console.result(str(run / ablation.PLOT))
+
+
+@app.command()
 def evaluate(
     run: RunOption = DEFAULT_RUN,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
