@@ -120,9 +120,36 @@ def train(
 
 
 @app.command()
+def ablate(
+    project: ProjectOption = HERE,
+    run: Annotated[
+        Path, typer.Option("--run", "-r", help="Folder for all trainings and the result.")
+    ] = Path("runs/ablation"),
+    bits: Annotated[list[int] | None, typer.Option(help="Bits; may be given again.")] = None,
+    seeds: Annotated[int, typer.Option(min=1, help="Trainings per combination.")] = 3,
+    split: Annotated[str, typer.Option(help="Split that is measured.")] = "test",
+    as_json: JsonOption = False,
+) -> None:
+    """Train and compare initialisations and strategies (Table 2 of the paper) on your data."""
+    from quads_mcu import config, console
+    from quads_mcu.report import ablation
+
+    settings = config.load(project)
+    with console.progress() as progress:
+        rows = ablation.ablate(settings, run, bits or [16, 4], seeds, split, progress)
+    if as_json:
+        console.result_json(ablation.to_json(rows, split))
+        return
+    title = f"split {split}, mean and standard deviation of {seeds} seed(s)"
+    console.table(title, ablation.COLUMNS, [row.text() for row in rows])
+    console.result(str(run / ablation.PLOT))
+
+
+@app.command()
 def evaluate(
     run: RunOption = DEFAULT_RUN,
     split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    noise: Annotated[bool, typer.Option("--noise", help="In noise of 6 to 24 dB instead.")] = False,
     as_json: JsonOption = False,
 ) -> None:
     """Accuracy of the float student and of the packed integer model, before any board.
@@ -133,6 +160,9 @@ def evaluate(
     from quads_mcu.report import evaluation, rejection
     from quads_mcu.run_dir import RunDir
 
+    if noise:
+        _evaluate_in_noise(run, split, as_json)
+        return
     with console.progress() as progress:
         found = evaluation.evaluate(RunDir(run), split, progress)
         rejected = rejection.evaluate(RunDir(run), split, progress)
@@ -144,6 +174,20 @@ def evaluate(
     if rejected:
         console.table(f"Rejection, split {split}", ("", "count", ""), rejection.rows(rejected))
         console.note(f"curve: {RunDir(run).path / rejection.PLOT}")
+
+
+def _evaluate_in_noise(run: Path, split: str, as_json: bool) -> None:
+    from quads_mcu import console
+    from quads_mcu.report import noise
+    from quads_mcu.run_dir import RunDir
+
+    with console.progress() as progress:
+        found = noise.evaluate(RunDir(run), split, progress)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    title = f"split {split} in recorded noise, accuracy (95 % interval)"
+    console.table(title, ("noise", "float student", "integer reference"), found.rows())
 
 
 @app.command()

@@ -139,7 +139,10 @@ class TrainSection:
     distill_epochs: int = _setting(2, "Epochs per distillation phase.", low=0, high=1000)
     quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
     final_epochs: int = _setting(
-        3, "Epochs of the final quantization phase (Eq. 6).", low=1, high=1000
+        3,
+        "Epochs of the final quantization phase (Eq. 6); 0: codebooks are fitted, not trained.",
+        low=0,
+        high=1000,
     )
     synth_ratio: float = _setting(
         0.0, "Synthesized utterances per recording in an epoch; 0: all of them.", low=0, high=1000
@@ -147,6 +150,15 @@ class TrainSection:
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     alpha: float = _setting(
         0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0
+    )
+    logit_share: float = _setting(
+        0.0, "Share of the teacher's answers in the classification loss.", low=0.0, high=1.0
+    )
+    average: float = _setting(
+        0.0,
+        "Decay of a moving average of the weights in distillation; 0: none.",
+        low=0,
+        high=0.9999,
     )
     lr_encoder: float = _setting(
         2e-3,

@@ -146,7 +146,7 @@ def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
     return Problem(dims, (Slot("intent", ("a", "b")),), split, split, batches, 1)
 
 
-def whisper_file(path: Path, n_mels: int, d: int, layers: int) -> None:
+def whisper_file(path: Path, n_mels: int, d: int, layers: int, positions: int = 20) -> None:
     """An encoder file in transformers' names."""
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
@@ -154,7 +154,7 @@ def whisper_file(path: Path, n_mels: int, d: int, layers: int) -> None:
         "conv1.bias": (d,),
         "conv2.weight": (d, d, 3),
         "conv2.bias": (d,),
-        "embed_positions.weight": (20, d),
+        "embed_positions.weight": (positions, d),
         "layer_norm.weight": (d,),
         "layer_norm.bias": (d,),
     }

@@ -24,6 +24,7 @@ from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
 from quads_mcu.training.activations import Grid
+from quads_mcu.training.average import Average
 from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
@@ -453,3 +454,54 @@ def test_dilated_pooling_is_the_authors(wide: int, narrow: int) -> None:
 def test_dilated_pooling_refuses_less_than_half() -> None:
     with pytest.raises(TrainingError, match=r"384 features do not become 192.*\"linear\""):
         teacher.dilated_pooling(torch.zeros(1, 2, 384), 192)
+
+
+def test_moving_average_is_the_mean_at_first_and_decays_later() -> None:
+    student = Student(DIMS)
+    average = Average(student, 0.75)
+    values = [1.0, 3.0, 8.0, 2.0, 7.0, 4.0]
+    expected = 0.0
+    for step, value in enumerate(values, start=1):
+        with torch.no_grad():
+            student.head.bias.fill_(value)
+        average.update(student)
+        decay = min(0.75, (step - 1) / step)
+        expected = decay * expected + (1 - decay) * value
+        if step <= 4:
+            assert expected == pytest.approx(np.mean(values[:step]))
+    with average.shown(student):
+        assert student.head.bias.tolist() == pytest.approx([expected] * 3)
+    assert student.head.bias.tolist() == [4.0] * 3
+    nothing = Average(student, 0.0)
+    nothing.update(student)
+    with nothing.shown(student):
+        assert student.head.bias.tolist() == [4.0] * 3
+
+
+def test_average_and_teachers_answers_survive_an_interruption(tmp_path: Path) -> None:
+    settings = dataclasses.replace(SHORT, average=0.9, logit_share=0.5)
+    whole = run(tmp_path / "whole", problem(), settings)
+    with pytest.raises(KilledError):
+        run(tmp_path / "killed", problem(stop_at=3), settings)
+    again = run(tmp_path / "killed", problem(), settings)
+    for name, tensor in whole.student.state_dict().items():
+        assert torch.equal(tensor, again.student.state_dict()[name])
+    for name, tensor in whole.average.state.items():
+        assert torch.equal(tensor, again.average.state[name])
+    floats = [
+        trainer.read_student(tmp_path / f / trainer.FLOAT_STUDENT)[0] for f in ("whole", "killed")
+    ]
+    assert torch.equal(floats[0].head.weight, floats[1].head.weight)
+
+
+def test_without_a_final_phase_codebooks_are_fitted_to_the_float_student(tmp_path: Path) -> None:
+    loop = run(tmp_path, problem(), dataclasses.replace(SHORT, final_epochs=0))
+    floating = trainer.read_student(tmp_path / trainer.FLOAT_STUDENT)[0]
+    assert loop.codebooks is not None and loop.grids
+    fitted = Codebooks.fit(floating, uniform(DIMS, 4))
+    stored = load_file(tmp_path / trainer.QUANTIZED_STUDENT)
+    np.testing.assert_array_equal(
+        stored["codebook.conv2.centroids"], fitted.centroids["conv2"].detach().numpy()
+    )
+    again = run(tmp_path, problem(), dataclasses.replace(SHORT, final_epochs=0))
+    assert again.best == loop.best

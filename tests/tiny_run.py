@@ -36,9 +36,7 @@ SETTINGS = {
 
 def tiny_run(folder: Path, bits: int = 4) -> RunDir:
     """Train a student on three classes of tones in noise; recordings and run lie in `folder`."""
-    write_corpus(folder)
-    tree = SETTINGS | {"quantization": {"bits": bits}}
-    config = project.from_tree(tree, where="tests/tiny_run.py", root=folder)
+    config = tiny_config(folder, bits)
     run = RunDir(folder / "run")
     threads = torch.get_num_threads()
     try:
@@ -46,6 +44,13 @@ def tiny_run(folder: Path, bits: int = 4) -> RunDir:
     finally:
         torch.set_num_threads(threads)
     return run
+
+
+def tiny_config(folder: Path, bits: int = 4) -> project.Config:
+    """Write the recordings to `folder` and return the settings that learn them."""
+    write_corpus(folder)
+    tree = SETTINGS | {"quantization": {"bits": bits}}
+    return project.from_tree(tree, where="tests/tiny_run.py", root=folder)
 
 
 def write_corpus(folder: Path) -> None:

@@ -173,8 +173,10 @@ def load_pcm(
     return Clips(pcm[: len(used)], answers, np.array(lengths, np.int64), used, problems)
 
 
-def load_noise(config: Config) -> list[Pcm]:
-    """Load the recordings in [data] noise: manifests (split train), sound files and folders.
+def load_noise(config: Config, split: str = "train") -> list[Pcm]:
+    """Load the recordings in [data] noise: those of a split in manifests, sound files and folders.
+
+    Files and folders, and manifests without the column, are of split train.
 
     Returns:
         A list of int16, (n,), in the order named; folders in the order of their file names.
@@ -185,8 +187,8 @@ def load_noise(config: Config) -> list[Pcm]:
     paths: list[Path] = []
     for entry in config.data.noise:
         path = config.resolve(entry)
-        found = _noise_files(path)
-        if not found:
+        found = _noise_files(path, split)
+        if not found and split == "train":
             raise ConfigError(f"{path}: no noise recordings for training ([data] noise)")
         paths += found
     noises = []
@@ -236,19 +238,19 @@ def _usable(item: Utterance, decode: _Decoder, problems: list[Problem]) -> Pcm |
     return clip
 
 
-def _noise_files(path: Path) -> list[Path]:
+def _noise_files(path: Path, split: str) -> list[Path]:
     if path.is_dir():
-        return layouts.sound_files(path.rglob("*"))
+        return layouts.sound_files(path.rglob("*")) if split == "train" else []
     if path.suffix.lower() not in manifest.SUFFIXES:
         if not files.is_regular(path):
             raise ConfigError(f"{path}: no such file or folder ([data] noise)")
-        return [path]
+        return [path] if split == "train" else []
     columns, rows = manifest.read_rows(path)
     manifest.require(path, columns, ("path",))
     found = []
     for line, row in rows:
         if isinstance(row, str):
             raise ConfigError(f"{path}:{line}: {row} ([data] noise)")
-        if row.get("split", "train") == "train":
+        if row.get("split", "train") == split:
             found.append(path.parent / row["path"])
     return found

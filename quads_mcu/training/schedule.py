@@ -48,7 +48,7 @@ def schedule(settings: TrainSection) -> list[Epoch]:
     phases = [phase for phase in phases if phase[2]]
     distilling = [phase for phase in phases if phase[0] in ("warm-up", "distillation")]
     total = sum(length for _, _, length in distilling)
-    chosen = [*distilling[-1:], phases[-1]]
+    chosen = [*distilling[-1:], *phases[-1:]]
     epochs: list[Epoch] = []
     distilled = 0
     for phase in phases:

@@ -25,6 +25,7 @@ from quads_mcu.run_dir import write_json
 from quads_mcu.slots import Slot
 from quads_mcu.training import activations, bits, checkpoint, losses
 from quads_mcu.training.activations import Grid, Grids
+from quads_mcu.training.average import Average
 from quads_mcu.training.codebooks import Codebooks
 from quads_mcu.training.problem import Mel, Problem, Split, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
@@ -39,9 +40,10 @@ _GRADIENT_NORM = 1.0
 _REASSIGN_STEPS = 10
 _CALIBRATION_CLIPS = 128
 _EVALUATION_BATCH = 32
-# Final phase: share and temperature of the float student's answers against the labels.
+# Of the teacher's and the float student's answers.
+_TEMPERATURE = 2.0
+# Final phase: share of the float student's answers against the labels.
 _SELF_SHARE = 0.8
-_SELF_TEMPERATURE = 2.0
 
 
 class Trainer:
@@ -84,6 +86,7 @@ class Trainer:
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
+        self.average = Average(self.student, settings.average)
         self.optimizer = self._distillation_optimizer()
         self.quantization_optimizer: torch.optim.Optimizer | None = None
         if (folder / CHECKPOINT).exists():
@@ -115,6 +118,9 @@ class Trainer:
             self._leave(epoch)
             self._save()
             progress("training", epoch.number + 1, total)
+        if not self.settings.final_epochs and self.grids is None:
+            self._begin_final(progress)
+            self._keep_quantized()
 
     def _projection(self) -> nn.Module:
         """P of Eq. 1: learned where the widths differ."""
@@ -142,19 +148,32 @@ class Trainer:
         return Codebooks.fit(self.student, self.bits, channel_scales=scales)
 
     def _enter(self, epoch: Epoch, progress: Progress) -> None:
-        if epoch.phase == "final" and self.float_student is None:
+        if epoch.distills:
+            if epoch.first:
+                self.average.restart(self.student)
+        elif epoch.phase == "quantization" and epoch.first:
+            self._begin_quantization()
+        elif epoch.phase == "final":
+            self._read_float_student()
+            if epoch.first:
+                self._begin_final(progress)
+
+    def _read_float_student(self) -> Student:
+        if self.float_student is None:
             self.float_student = read_student(self.folder / FLOAT_STUDENT)[0].requires_grad_(False)
-        if epoch.distills or not epoch.first:
-            return
-        if epoch.phase == "final" and self.float_student is not None:
-            self.student.load_state_dict(self.float_student.state_dict())
-        final = epoch.phase == "final"
-        if final:
-            mel = real_mel(self._calibration_mel())
-            self.bits = bits.choose(self.student, mel, self.quantization, progress)
+        return self.float_student
+
+    def _begin_quantization(self) -> None:
         self.codebooks = self._fit()
         self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
-        if final and all(width in BITS for width in self.bits.values()):
+
+    def _begin_final(self, progress: Progress) -> None:
+        """Start from the float student: choose bits, fit codebooks, calibrate activations."""
+        self.student.load_state_dict(self._read_float_student().state_dict())
+        mel = real_mel(self._calibration_mel())
+        self.bits = bits.choose(self.student, mel, self.quantization, progress)
+        self._begin_quantization()
+        if self.codebooks and all(width in BITS for width in self.bits.values()):
             self.grids = self._calibrate(self.codebooks, mel)
 
     def _leave(self, epoch: Epoch) -> None:
@@ -200,6 +219,8 @@ class Trainer:
             for group in optimizer.param_groups:
                 nn.utils.clip_grad_norm_(group["params"], _GRADIENT_NORM)
             optimizer.step()
+            if epoch.distills:
+                self.average.update(self.student)
             if self.codebooks is not None and (step + 1) % _REASSIGN_STEPS == 0:
                 self.codebooks.reassign(self.student)
             total += value
@@ -218,11 +239,15 @@ class Trainer:
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
             target = self.float_student(mel)[1]
-            own = losses.divergence(logits, target, sizes, _SELF_TEMPERATURE)
+            own = losses.divergence(logits, target, sizes, _TEMPERATURE)
             return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
             return truth
+        if share := self.settings.logit_share:
+            target = torch.from_numpy(teacher.logits[rows])
+            told = losses.divergence(logits, target, sizes, _TEMPERATURE)
+            truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         distance = F.l1_loss(self.projection(z), torch.from_numpy(teacher.features[rows]))
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
@@ -237,20 +262,27 @@ class Trainer:
     @torch.no_grad()
     def _validate(self, epoch: Epoch) -> dict[str, float]:
         """Measure the student in float and quantized; keep the best where the epoch says so."""
-        self.student.eval()
-        floating = self._measure(lambda mel: self.student(mel)[1])
-        held = self.codebooks
-        if held is None:
-            self.codebooks = self._fit()
-        quantized = self._measure(lambda mel: self._quantized(mel)[1])
-        if epoch.chosen and epoch.distills and floating >= self.best["float"]:
-            self.best["float"] = floating
-            self._write_float()
+        with self.average.shown(self.student if epoch.distills else None):
+            self.student.eval()
+            floating = self._measure(lambda mel: self.student(mel)[1])
+            held = self.codebooks
+            if held is None:
+                self.codebooks = self._fit()
+            quantized = self._measure(lambda mel: self._quantized(mel)[1])
+            if epoch.chosen and epoch.distills and floating >= self.best["float"]:
+                self.best["float"] = floating
+                self._write_float()
         if epoch.phase == "final" and quantized >= self.best["quantized"]:
             self.best["quantized"] = quantized
             self._write_quantized()
         self.codebooks = held
         return {"valid_float": floating[0], "valid_quantized": quantized[0]}
+
+    @torch.no_grad()
+    def _keep_quantized(self) -> None:
+        self.student.eval()
+        self.best["quantized"] = self._measure(lambda mel: self._quantized(mel)[1])
+        self._write_quantized()
 
     def _measure(self, model: Any) -> list[float]:
         return _measure(model, self.problem.valid, self.problem.sizes)
@@ -280,6 +312,7 @@ class Trainer:
     def _save(self) -> None:
         tensors = checkpoint.prefixed("student.", self.student.state_dict())
         tensors |= checkpoint.prefixed("projection.", self.projection.state_dict())
+        tensors |= checkpoint.prefixed("average.", self.average.state)
         moments = checkpoint.optimizer_tensors(self.optimizer)
         tensors |= checkpoint.prefixed("distillation.", moments)
         if self.codebooks is not None and self.quantization_optimizer is not None:
@@ -306,6 +339,7 @@ class Trainer:
         self.bits = scalars["bits"]
         self.student.load_state_dict(checkpoint.part(tensors, "student."))
         self.projection.load_state_dict(checkpoint.part(tensors, "projection."))
+        self.average.state = checkpoint.part(tensors, "average.")
         moments = checkpoint.part(tensors, "distillation.")
         checkpoint.restore_optimizer(self.optimizer, moments)
         if any(name.startswith("quantization.") for name in tensors):
