@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from random_model import random_model
 
 from quads_mcu import model_format
+from quads_mcu.device.build import kernel_sources
 from quads_mcu.export import csource
 from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
@@ -24,7 +25,7 @@ from quads_mcu.model.dimensions import Dimensions, dimensions
 RUNTIME = [
     FIRMWARE / "src" / "quads.c",
     FIRMWARE / "src" / "encoder.c",
-    *sorted((FIRMWARE / "src" / "kernels").glob("*.c")),
+    *kernel_sources("plain"),
 ]
 FRONTEND = sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
 INCLUDES = [FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "kernels"]

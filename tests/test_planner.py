@@ -14,14 +14,18 @@ from quads_mcu.model.dimensions import PRESETS, Dimensions, dimensions
 # Which tensors the encoder holds at once, written down from docs/arithmetic.md, section 8, and not
 # taken from the planner. A convolution reads mel and writes the residual through rows of conv1.
 LIVE = {
-    "convolutions": {"mel", "residual", "conv", "tile"},
-    "projections": {"mel", "residual", "normalized", "attention", "key", "value", "tile"},
-    "products": {"mel", "residual", "attention", "key", "value", "scores", "exps"},
-    "output": {"mel", "residual", "attention", "tile"},
-    "feed_forward": {"mel", "residual", "normalized", "hidden", "tile"},
-    "pool": {"mel", "residual", "normalized", "sums"},
-    "head": {"mel", "sums", "pooled", "tile"},
-}
+    "convolutions": {"mel", "residual", "conv", "conv_workspace"},
+    "projections": {
+        "mel", "residual", "normalized", "projection_workspace", "attention", "key", "value",
+    },
+    "products": {"mel", "residual", "attention", "key", "value", "attention_workspace"},
+    "output": {"mel", "residual", "attention", "output_workspace"},
+    "feed_forward": {
+        "mel", "residual", "feed_forward_normalized", "hidden", "feed_forward_workspace",
+    },
+    "pool": {"mel", "residual", "pool_normalized", "sums"},
+    "head": {"mel", "sums", "pooled", "head_workspace"},
+}  # fmt: skip
 # Stays alone: the features can be read back after an inference, and inferred from again.
 NEVER_SHARED = "mel"
 
@@ -75,23 +79,28 @@ def test_tensors_hold_what_the_encoder_writes(dims: Dimensions) -> None:
     """Element counts times element sizes: int8, but for what docs/arithmetic.md says is wider."""
     plan = planner.plan(dims)
     t, d, d_head = dims.n_frames // 2, dims.d_model, dims.d_model // dims.n_heads
+    block = plan.blocks
     needed = {
         "mel": (dims.n_frames + 2) * dims.n_mels,
         "residual": t * d * 2,
-        "conv": (2 * plan.conv_block + 1) * d,
-        "normalized": plan.token_block * d,
+        "conv": (2 * block["conv_block"] + 1) * d,
+        "conv_workspace": 4 * 3 * max(d, dims.n_mels),
+        "normalized": block["projection_block"] * d,
+        "projection_workspace": 4 * d,
         "attention": t * d,
         "key": t * d_head,
         "value": t * d_head,
-        "scores": t * 4,
-        "exps": t * 2,
-        "hidden": plan.token_block * 4 * d,
+        "attention_workspace": (t + t % 2) * 4 + t * 2,
+        "output_workspace": 4 * d,
+        "feed_forward_normalized": block["feed_forward_block"] * d,
+        "hidden": block["feed_forward_block"] * 4 * d,
+        "feed_forward_workspace": 4 * 4 * d,
+        "pool_normalized": block["pool_block"] * d,
         "sums": d * 4,
         "pooled": d * 2,
-        "tile": 4 * max(4 * d, 3 * dims.n_mels),
+        "head_workspace": 4 * d,
     }
-    assert 1 <= plan.conv_block <= t
-    assert 1 <= plan.token_block <= t
+    assert all(1 <= tokens <= t for tokens in block.values())
     for tensor in plan.tensors:
         assert needed[tensor.name] <= tensor.bytes < needed[tensor.name] + 8, tensor.name
 
@@ -106,7 +115,7 @@ def test_presets_leave_no_gaps(preset: str, n_mels: int, window_s: float) -> Non
 
 
 @pytest.mark.parametrize(
-    ("n_mels", "window_s", "limit_bytes"), [(40, 2.0, 47 * 1024), (80, 3.0, 82 * 1024)]
+    ("n_mels", "window_s", "limit_bytes"), [(40, 2.0, 47 * 1024), (80, 3.0, 82_000)]
 )
 def test_known_sizes(n_mels: int, window_s: float, limit_bytes: int) -> None:
     dims = dimensions("d96x2", n_mels=n_mels, window_s=window_s, n_classes=31)

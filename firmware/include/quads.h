@@ -40,7 +40,7 @@ typedef enum {
 
 /* Weights [n_out][n_in] as packed codebook indices; layout: docs/arithmetic.md, section 9. */
 typedef struct {
-  const uint8_t *indices;    /* [n_out][ceil(n_in * bits / 8)] */
+  const uint8_t *indices;    /* [n_out][n_in * bits / 8], or as the build's kernels want them */
   const int8_t *centroids;   /* [1 << bits] */
   const int32_t *bias;       /* [n_out], the input's zero point folded in */
   const int32_t *multiplier; /* [n_out] or [1]; NULL for the head */
@@ -70,24 +70,33 @@ typedef struct {
 } quads_layer_t;
 
 /* Where each tensor lies in the arena, bytes from its start; computed by the exporter. Tensors that
- * are never needed at the same time share memory. */
+ * are never needed at the same time share memory. A workspace is what the kernels of its step use
+ * inside a call. */
 typedef struct {
-  uint32_t mel;         /* int8  [1 + n_frames + 1][n_mels], a padding row at either end */
-  uint32_t residual;    /* int16 [n_tokens][d_model] */
-  uint32_t conv;        /* int8  [2 * conv_block + 1][d_model] */
-  uint32_t normalized;  /* int8  [token_block][d_model] */
-  uint32_t attention;   /* int8  [n_tokens][d_model]; queries, then outputs, a head's columns */
-  uint32_t key;         /* int8  [n_tokens][d_head] */
-  uint32_t value;       /* int8  [n_tokens][d_head] */
-  uint32_t scores;      /* int32 [n_tokens] */
-  uint32_t exps;        /* int16 [n_tokens] */
-  uint32_t hidden;      /* int8  [token_block][4 * d_model] */
-  uint32_t sums;        /* int32 [d_model] */
-  uint32_t pooled;      /* int16 [d_model] */
-  uint32_t tile;        /* int8  [largest n_in][QUADS_TILE_ROWS], decoded weights */
+  uint32_t mel;      /* int8  [1 + n_frames + 1][n_mels], a padding row at either end */
+  uint32_t residual; /* int16 [n_tokens][d_model] */
+  uint32_t conv;     /* int8  [2 * conv_block + 1][d_model] */
+  uint32_t conv_workspace;
+  uint32_t normalized; /* int8  [projection_block][d_model] */
+  uint32_t projection_workspace;
+  uint32_t attention; /* int8  [n_tokens][d_model]; queries, then outputs, a head's columns */
+  uint32_t key;       /* int8  [n_tokens][d_head] */
+  uint32_t value;     /* int8  [n_tokens][d_head] */
+  uint32_t attention_workspace;
+  uint32_t output_workspace;
+  uint32_t feed_forward_normalized; /* int8  [feed_forward_block][d_model] */
+  uint32_t hidden;                  /* int8  [feed_forward_block][4 * d_model] */
+  uint32_t feed_forward_workspace;
+  uint32_t pool_normalized; /* int8  [pool_block][d_model] */
+  uint32_t sums;            /* int32 [d_model] */
+  uint32_t pooled;          /* int16 [d_model] */
+  uint32_t head_workspace;
   uint32_t arena_bytes; /* size of the whole arena */
-  uint16_t conv_block;  /* tokens per convolution step */
-  uint16_t token_block; /* tokens per LayerNorm and what follows it */
+  uint16_t conv_block;  /* tokens at a time, by step of the encoder */
+  uint16_t projection_block;
+  uint16_t output_block;
+  uint16_t feed_forward_block;
+  uint16_t pool_block;
 } quads_plan_t;
 
 typedef struct {

@@ -13,20 +13,18 @@
 typedef struct {
   const quads_model_t *model;
   const quads_observer_t *observer;
-  size_t d_model, d_head, n_tokens, token_block;
-  const int8_t *mel;  /* [1 + n_frames + 1][n_mels] */
-  int16_t *residual;  /* [n_tokens][d_model] */
-  int8_t *conv;       /* [2 * conv_block + 1][d_model] */
-  int8_t *normalized; /* [token_block][d_model] */
-  int8_t *attention;  /* [n_tokens][d_model] */
-  int8_t *key;        /* [n_tokens][d_head] */
-  int8_t *value;      /* [n_tokens][d_head] */
-  int32_t *scores;    /* [n_tokens] */
-  int16_t *exps;      /* [n_tokens] */
-  int8_t *hidden;     /* [token_block][4 * d_model] */
-  int32_t *sums;      /* [d_model] */
-  int16_t *pooled;    /* [d_model] */
-  int8_t *tile;       /* [largest n_in][QUADS_TILE_ROWS] */
+  const quads_plan_t *plan;
+  uint8_t *arena;
+  size_t d_model, d_head, n_tokens;
+  const int8_t *mel; /* [1 + n_frames + 1][n_mels] */
+  int16_t *residual; /* [n_tokens][d_model] */
+  int8_t *conv;      /* [2 * conv_block + 1][d_model] */
+  int8_t *attention; /* [n_tokens][d_model] */
+  int8_t *key;       /* [n_tokens][d_head] */
+  int8_t *value;     /* [n_tokens][d_head] */
+  int8_t *hidden;    /* [feed_forward_block][4 * d_model] */
+  int32_t *sums;     /* [d_model] */
+  int16_t *pooled;   /* [d_model] */
 } run_t;
 
 static run_t bind_tensors(const quads_t *q, const quads_observer_t *observer) {
@@ -36,23 +34,20 @@ static run_t bind_tensors(const quads_t *q, const quads_observer_t *observer) {
   const run_t run = {
       .model = model,
       .observer = observer,
+      .plan = plan,
+      .arena = arena,
       .d_model = model->d_model,
       .d_head = model->d_model / model->n_heads,
       .n_tokens = model->n_tokens,
-      .token_block = plan->token_block,
       .mel = (const int8_t *)(arena + plan->mel),
       .residual = (int16_t *)(void *)(arena + plan->residual),
       .conv = (int8_t *)(arena + plan->conv),
-      .normalized = (int8_t *)(arena + plan->normalized),
       .attention = (int8_t *)(arena + plan->attention),
       .key = (int8_t *)(arena + plan->key),
       .value = (int8_t *)(arena + plan->value),
-      .scores = (int32_t *)(void *)(arena + plan->scores),
-      .exps = (int16_t *)(void *)(arena + plan->exps),
       .hidden = (int8_t *)(arena + plan->hidden),
       .sums = (int32_t *)(void *)(arena + plan->sums),
       .pooled = (int16_t *)(void *)(arena + plan->pooled),
-      .tile = (int8_t *)(arena + plan->tile),
   };
   return run;
 }
@@ -63,16 +58,15 @@ static void enter(const run_t *run, uint8_t stage) {
   }
 }
 
-/* Tokens of the block that begins at token t. */
-static size_t block_rows(const run_t *run, size_t t) {
-  return quads_min(run->token_block, run->n_tokens - t);
-}
+/* LayerNorm of residual's rows t .. t + rows - 1, written to `offset` in the arena. */
+static const int8_t *layer_norm(const run_t *run, const quads_norm_t *norm, size_t t, size_t rows,
+                                uint32_t offset) {
+  int8_t *normalized = (int8_t *)(run->arena + offset);
 
-/* normalized = LayerNorm(residual), rows t .. t + rows - 1 */
-static void layer_norm(const run_t *run, const quads_norm_t *norm, size_t t, size_t rows) {
   enter(run, QUADS_STAGE_NORMS);
   quads_layer_norm(run->residual + t * run->d_model, rows, run->d_model, norm, run->model->sqrt_d,
-                   run->normalized);
+                   normalized);
+  return normalized;
 }
 
 /* residual = positions + GELU16(conv2(GELU(conv1(mel))))
@@ -83,7 +77,8 @@ static void layer_norm(const run_t *run, const quads_norm_t *norm, size_t t, siz
 static void convolutions(const run_t *run) {
   const quads_model_t *m = run->model;
   const size_t d = run->d_model;
-  const size_t block = m->plan.conv_block;
+  const size_t block = run->plan->conv_block;
+  void *workspace = run->arena + run->plan->conv_workspace;
 
   enter(run, QUADS_STAGE_CONVOLUTIONS);
   memset(run->conv, m->conv1_gelu_zero_point, d);
@@ -93,9 +88,9 @@ static void convolutions(const run_t *run) {
     int8_t *preactivation = (int8_t *)residual + n * d; /* the upper half of the same memory */
 
     quads_linear_s8(run->mel + 2 * t * m->n_mels, m->n_mels, 2 * n, &m->conv1, 0, d, run->conv + d,
-                    d, run->tile);
+                    d, workspace);
     quads_gelu_s8(run->conv + d, 2 * n * d, m->conv1_gelu);
-    quads_linear_s8(run->conv, 2 * d, n, &m->conv2, 0, d, preactivation, d, run->tile);
+    quads_linear_s8(run->conv, 2 * d, n, &m->conv2, 0, d, preactivation, d, workspace);
     quads_gelu_positions_s16(preactivation, n * d, m->conv2_gelu, m->positions + t * d,
                              m->position_multiplier, residual);
     memcpy(run->conv, run->conv + 2 * n * d, d);
@@ -105,57 +100,64 @@ static void convolutions(const run_t *run) {
 /* Queries, keys and values of one head; the queries go where the head's outputs will be. */
 static void project(const run_t *run, const quads_layer_t *layer, size_t head) {
   const size_t d = run->d_model;
-  const size_t first = head * run->d_head;
+  const size_t d_head = run->d_head;
+  const size_t first = head * d_head;
+  const size_t block = run->plan->projection_block;
+  void *workspace = run->arena + run->plan->projection_workspace;
 
-  for (size_t t = 0; t < run->n_tokens; t += run->token_block) {
-    const size_t rows = block_rows(run, t);
-    layer_norm(run, &layer->attention_norm, t, rows);
+  for (size_t t = 0; t < run->n_tokens; t += block) {
+    const size_t rows = quads_min(block, run->n_tokens - t);
+    const int8_t *x = layer_norm(run, &layer->attention_norm, t, rows, run->plan->normalized);
     enter(run, QUADS_STAGE_PROJECTIONS);
-    quads_linear_s8(run->normalized, d, rows, &layer->query, first, run->d_head,
-                    run->attention + t * d + first, d, run->tile);
-    quads_linear_s8(run->normalized, d, rows, &layer->key, first, run->d_head,
-                    run->key + t * run->d_head, run->d_head, run->tile);
-    quads_linear_s8(run->normalized, d, rows, &layer->value, first, run->d_head,
-                    run->value + t * run->d_head, run->d_head, run->tile);
+    quads_linear_s8(x, d, rows, &layer->query, first, d_head, run->attention + t * d + first, d,
+                    workspace);
+    quads_linear_s8(x, d, rows, &layer->key, first, d_head, run->key + t * d_head, d_head,
+                    workspace);
+    quads_linear_s8(x, d, rows, &layer->value, first, d_head, run->value + t * d_head, d_head,
+                    workspace);
   }
 }
 
 /* softmax(query key' / sqrt(d_head)) value; each output takes its query's place. */
 static void attend(const run_t *run, const quads_layer_t *layer, size_t head) {
   enter(run, QUADS_STAGE_ATTENTION);
-  for (size_t t = 0; t < run->n_tokens; t++) {
-    int8_t *row = run->attention + t * run->d_model + head * run->d_head;
-    quads_attention_scores(row, run->key, run->n_tokens, run->d_head, run->scores);
-    const uint32_t sum =
-        quads_softmax_exps(run->scores, run->n_tokens, layer->score_multiplier, run->exps);
-    quads_attention_values(run->exps, sum, run->value, run->n_tokens, run->d_head,
-                           layer->value_multiplier, row);
-  }
+  quads_attention_head(run->attention + head * run->d_head, run->d_model, run->key, run->value,
+                       run->n_tokens, run->d_head, layer->score_multiplier, layer->value_multiplier,
+                       run->arena + run->plan->attention_workspace);
 }
 
 /* residual += output(attention(LayerNorm(residual))) */
 static void self_attention(const run_t *run, const quads_layer_t *layer) {
+  const size_t d = run->d_model;
+  const size_t block = run->plan->output_block;
+
   for (size_t head = 0; head < run->model->n_heads; head++) {
     project(run, layer, head);
     attend(run, layer, head);
   }
   enter(run, QUADS_STAGE_PROJECTIONS);
-  quads_linear_add_s16(run->attention, run->n_tokens, &layer->output, run->residual, run->tile);
+  for (size_t t = 0; t < run->n_tokens; t += block) {
+    quads_linear_add_s16(run->attention + t * d, quads_min(block, run->n_tokens - t),
+                         &layer->output, run->residual + t * d,
+                         run->arena + run->plan->output_workspace);
+  }
 }
 
 /* residual += feed_forward_2(GELU(feed_forward_1(LayerNorm(residual)))) */
 static void feed_forward(const run_t *run, const quads_layer_t *layer) {
   const size_t d = run->d_model;
+  const size_t block = run->plan->feed_forward_block;
+  void *workspace = run->arena + run->plan->feed_forward_workspace;
 
-  for (size_t t = 0; t < run->n_tokens; t += run->token_block) {
-    const size_t rows = block_rows(run, t);
-    layer_norm(run, &layer->feed_forward_norm, t, rows);
+  for (size_t t = 0; t < run->n_tokens; t += block) {
+    const size_t rows = quads_min(block, run->n_tokens - t);
+    const int8_t *x =
+        layer_norm(run, &layer->feed_forward_norm, t, rows, run->plan->feed_forward_normalized);
     enter(run, QUADS_STAGE_FEED_FORWARD);
-    quads_linear_s8(run->normalized, d, rows, &layer->feed_forward_1, 0, 4 * d, run->hidden, 4 * d,
-                    run->tile);
+    quads_linear_s8(x, d, rows, &layer->feed_forward_1, 0, 4 * d, run->hidden, 4 * d, workspace);
     quads_gelu_s8(run->hidden, rows * 4 * d, layer->gelu);
     quads_linear_add_s16(run->hidden, rows, &layer->feed_forward_2, run->residual + t * d,
-                         run->tile);
+                         workspace);
   }
 }
 
@@ -163,15 +165,17 @@ static void feed_forward(const run_t *run, const quads_layer_t *layer) {
 static void classify(const run_t *run, int32_t *logits) {
   const quads_model_t *m = run->model;
 
+  const size_t block = run->plan->pool_block;
+
   memset(run->sums, 0, run->d_model * sizeof run->sums[0]);
-  for (size_t t = 0; t < run->n_tokens; t += run->token_block) {
-    const size_t rows = block_rows(run, t);
-    layer_norm(run, &m->norm, t, rows);
+  for (size_t t = 0; t < run->n_tokens; t += block) {
+    const size_t rows = quads_min(block, run->n_tokens - t);
+    const int8_t *x = layer_norm(run, &m->norm, t, rows, run->plan->pool_normalized);
     enter(run, QUADS_STAGE_HEAD);
-    quads_sum_rows(run->normalized, rows, run->d_model, run->sums);
+    quads_sum_rows(x, rows, run->d_model, run->sums);
   }
   quads_mean_pool(run->sums, run->d_model, m->pool_multiplier, run->pooled);
-  quads_head(run->pooled, &m->head, logits, run->tile);
+  quads_head(run->pooled, &m->head, logits, run->arena + run->plan->head_workspace);
 }
 
 int quads_infer(quads_t *q, int32_t *logits, const quads_observer_t *observer) {

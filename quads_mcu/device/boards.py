@@ -16,6 +16,7 @@ from quads_mcu.errors import ConfigError, ExportError
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu")
+KERNELS = ("plain", "dsp", "helium")
 HOLDS = ("code", "constants", "data")
 
 T = TypeVar("T")
@@ -68,6 +69,7 @@ class Energy:
 class Board:
     """One target.
 
+    kernels: the folder of firmware/src/kernels whose files the build takes where they exist.
     stack_bytes: size of the stack region. runtime_flash_bytes, runtime_ram_bytes: code and static
     data without model, arena and stack, as measured on a build; predictions add them.
     """
@@ -81,6 +83,7 @@ class Board:
     runtime_flash_bytes: int
     runtime_ram_bytes: int
     toolchain: Toolchain
+    kernels: str = "plain"
     defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
     memory: tuple[Region, ...] = ()
     emulator: Emulator | None = None
@@ -216,7 +219,7 @@ def _record(kind: type[T], tree: Any, where: str) -> T:
     hints = get_type_hints(kind)
     if unknown := sorted(set(tree) - set(hints)):
         raise ConfigError(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(hints)}")
-    optional = {"defines", "memory", "emulator", "energy"}
+    optional = {"kernels", "defines", "memory", "emulator", "energy"}
     if missing := sorted(set(hints) - set(tree) - optional):
         raise ConfigError(f"{where} lacks {missing[0]!r}")
     return kind(**{name: _value(value, hints[name], name) for name, value in tree.items()})
@@ -241,6 +244,8 @@ def _check(board: Board, stem: str) -> None:
         raise ConfigError(f"name = {board.name!r} in a file called {stem}.toml")
     if board.kind not in KINDS:
         raise ConfigError(f"kind = {board.kind!r}; allowed: {', '.join(KINDS)}")
+    if board.kernels not in KERNELS:
+        raise ConfigError(f"kernels = {board.kernels!r}; allowed: {', '.join(KERNELS)}")
     if len(board.name.encode()) > 32 or not board.name.isascii():
         raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
     if (board.kind == "qemu") != board.emulated:

@@ -107,12 +107,30 @@ def build(
     firmware = data_dir("firmware")
     sources = [
         *sorted(source_dir.glob("*.c")),
-        *sorted((firmware / "src").rglob("*.c")),
+        *sorted((firmware / "src").glob("*.c")),
+        *sorted((firmware / "src" / "frontend").glob("*.c")),
+        *kernel_sources(board.kernels),
         *sorted((firmware / "app").glob("*.c")),
         *sorted((firmware / "ports" / board.port).glob("*.c")),
     ]
     includes = [source_dir, firmware / "include", firmware / "src", firmware / "ports"]
     return compile_and_link(board, sources, includes, out_dir, sanitize, progress, compiler)
+
+
+def kernel_sources(variant: str) -> list[Path]:
+    """Return the C and assembly files of a kernel variant (boards.KERNELS).
+
+    Every kernel is a file in plain/; a file of the same stem in the variant's folder replaces it,
+    and whatever else lies there comes too.
+    """
+    folder = data_dir("firmware") / "src" / "kernels"
+    chosen: dict[str, list[Path]] = {}
+    for name in dict.fromkeys(("plain", variant)):
+        stems: dict[str, list[Path]] = {}
+        for path in sorted((folder / name).glob("*.[cS]")):
+            stems.setdefault(path.stem, []).append(path)
+        chosen |= stems
+    return [path for stem in sorted(chosen) for path in chosen[stem]]
 
 
 def compile_and_link(
@@ -166,6 +184,7 @@ def find_compiler(board: Board, compiler: str | None = None) -> tuple[list[str],
 
 def _defines(board: Board, build_id: str) -> list[str]:
     values = {name: f"{value}u" for name, value in board.defines.items()}
+    values["QUADS_KERNELS"] = f"QUADS_KERNELS_{board.kernels.upper()}"
     values["QUADS_CLOCK_HZ"] = f"{board.clock_hz}u"
     values["QUADS_BOARD_NAME"] = f'"{board.name}"'
     values["QUADS_BUILD_ID"] = "{" + ",".join(f"0x{b:02x}" for b in bytes.fromhex(build_id)) + "}"

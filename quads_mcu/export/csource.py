@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu import model_format
+from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
 from quads_mcu.model.dimensions import FRAMES_PER_S
 from quads_mcu.model_format import PackedLinear, PackedModel
@@ -32,26 +33,32 @@ class _Array:
     values: str
 
 
-def render_model(model: PackedModel) -> dict[str, str]:
+def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
     """Return the model's C files by name: model.h, model_data.c, quads_format.h.
+
+    Args:
+        model: what to write.
+        kernels: the variant they are for (a key of kernels.KERNELS): packing and arena.
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+        ExportError: unknown kernels.
         InstallationError: the templates are missing.
     """
     model_format.check(model)
-    plan = planner.plan(model.dims)
+    plan = planner.plan(model.dims, kernels)
     shared: dict[str, Any] = {
         "model": model,
         "dims": model.dims,
         "plan": plan,
+        "kernels": kernels,
         "hash": model.model_hash,
         "version": model_format.FORMAT_VERSION,
     }
     intents = intent_names(model.labels)
     return {
         "model.h": _render("model.h.j2", shared | _summary(model) | {"intents": intents}),
-        "model_data.c": _render("model_data.c.j2", shared | _data(model, intents)),
+        "model_data.c": _render("model_data.c.j2", shared | _data(model, intents, kernels)),
         "quads_format.h": render_format(),
     }
 
@@ -62,7 +69,7 @@ def render_format() -> str:
         "quads_format.h.j2",
         {
             "version": model_format.FORMAT_VERSION,
-            "tile_rows": planner.TILE_ROWS,
+            "kernels": list(variants.KERNELS),
             "mel_zero_point": model_format.MEL_ZERO_POINT,
             "mel_clamp": model_format.MEL_CLAMP_LSB,
             "pooled_max": model_format.POOLED_MAX,
@@ -72,8 +79,8 @@ def render_format() -> str:
     )
 
 
-def write_sources(model: PackedModel, out_dir: Path) -> None:
-    """Write everything generated that a firmware build needs into `out_dir`.
+def write_sources(model: PackedModel, out_dir: Path, kernels: str = "plain") -> None:
+    """Write everything generated that a firmware build with `kernels` needs into `out_dir`.
 
     model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h. Every file is
     replaced atomically, and none before all are rendered.
@@ -83,7 +90,7 @@ def write_sources(model: PackedModel, out_dir: Path) -> None:
     """
     from quads_mcu.export import frontend_source, protocol_source
 
-    files = render_model(model) | {
+    files = render_model(model, kernels) | {
         "frontend_tables.h": frontend_source.render(model.dims.n_mels),
         "quads_protocol.h": protocol_source.render(),
     }
@@ -147,12 +154,12 @@ def _matrix_row(name: str, linear: PackedLinear) -> dict[str, Any]:
     }
 
 
-def _data(model: PackedModel, intents: list[str]) -> dict[str, Any]:
+def _data(model: PackedModel, intents: list[str], kernels: str) -> dict[str, Any]:
     digest = np.frombuffer(bytes.fromhex(model.model_hash), dtype=np.uint8)
     return {
         "arrays": [
             _array(name, tensor)
-            for name, tensor in model_format.tensors(model).items()
+            for name, tensor in _packed_for(model, kernels).items()
             if tensor.size
         ],
         "linears": dict(model.linears()),
@@ -166,6 +173,16 @@ def _data(model: PackedModel, intents: list[str]) -> dict[str, Any]:
         "c_name": _c_name,
         "per_channel": lambda linear: int(linear.multiplier.size > 1),
     }
+
+
+def _packed_for(model: PackedModel, kernels: str) -> dict[str, NDArray[Any]]:
+    """Return the model's tensors by name, indices as the kernels want them."""
+    pack = variants.kernels(kernels).pack
+    tensors = model_format.tensors(model)
+    if pack is not model_format.pack_indices:
+        for name, linear in model.linears():
+            tensors[f"{name}.indices"] = pack(linear.indices, linear.bits)
+    return tensors
 
 
 def _c_name(name: str) -> str:

@@ -1,20 +1,19 @@
 """The arena: where each tensor of the encoder lies, so that short-lived ones share memory.
 
-The encoder (firmware/src/encoder.c) runs through STEPS; the three attention steps repeat for every
+The encoder (firmware/src/encoder.c) runs through STEPS; the two attention steps repeat for every
 head, and all steps from the projections to the feed-forward for every layer. A tensor is needed in
-some steps; two tensors may share memory when they have no step in common.
+some steps; two tensors may share memory when they have no step in common. Most steps take the
+tokens in blocks: larger ones are faster, because weights are decoded once per block.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from quads_mcu.export.kernels import Kernels, kernels
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
 
 ALIGNMENT = 8
-TILE_ROWS = 4
-# Weights are decoded once per block; at 50 rows that is 4 % of the block's instructions.
-MAX_TOKEN_BLOCK = 50
 
 STEPS = ("convolutions", "projections", "products", "output", "feed_forward", "pool", "head")
 
@@ -40,8 +39,7 @@ class Plan:
 
     tensors: tuple[Tensor, ...]
     arena_bytes: int
-    conv_block: int
-    token_block: int
+    blocks: dict[str, int]
 
     @property
     def offsets(self) -> dict[str, int]:
@@ -50,71 +48,101 @@ class Plan:
 
     def step_bytes(self) -> dict[str, int]:
         """Return the bytes needed in each step; the largest is a lower bound of the arena."""
-        return {
-            step: sum(tensor.bytes for tensor in self.tensors if step in tensor.steps)
-            for step in STEPS
-        }
+        return {step: _needed(self.tensors, step) for step in STEPS}
 
 
-def plan(dims: Dimensions) -> Plan:
-    """Lay out the arena of an encoder.
+# The steps that take tokens in blocks, and the fields of quads_plan_t that say how many.
+BLOCKS = {
+    "convolutions": "conv_block",
+    "projections": "projection_block",
+    "output": "output_block",
+    "feed_forward": "feed_forward_block",
+    "pool": "pool_block",
+}
 
-    The blocks of tokens are the largest for which the feed-forward layer needs no more memory than
-    attention does, the blocks of the convolutions the largest that need no more than the rest.
+
+def plan(dims: Dimensions, variant: str = "plain") -> Plan:
+    """Lay out the arena of an encoder for a kernel variant (a key of kernels.KERNELS).
+
+    The arena is what the fullest step needs with blocks of the least sensible size; then every
+    step's blocks grow into it.
+
+    Raises:
+        ExportError: unknown variant.
     """
-    token_block = _token_block(dims)
-    smallest = _place(_tensors(dims, 1, token_block))
-    limit = max(tensor.end for tensor in smallest)
-    conv_block, placed = 1, smallest
-    for n_blocks in range(1, dims.n_tokens):
-        conv_block = _divide(dims.n_tokens, n_blocks)
-        placed = _place(_tensors(dims, conv_block, token_block))
-        if max(tensor.end for tensor in placed) <= limit:
-            break
-    else:
-        conv_block, placed = 1, smallest
-    return Plan(placed, max(tensor.end for tensor in placed), conv_block, token_block)
+    chosen = kernels(variant)
+    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.d_model))
+    blocks = dict.fromkeys(BLOCKS, 1) | {"projections": least}
+    budget = max(_needed(_tensors(dims, chosen, blocks), step) for step in STEPS)
+    for step in BLOCKS:
+        blocks[step] = _largest_block(dims, chosen, step, budget)
+    placed = _place(_tensors(dims, chosen, blocks))
+    return Plan(
+        placed,
+        max(tensor.end for tensor in placed),
+        {field: blocks[step] for step, field in BLOCKS.items()},
+    )
+
+
+def _needed(tensors: tuple[Tensor, ...], step: str) -> int:
+    return sum(tensor.bytes for tensor in tensors if step in tensor.steps)
 
 
 def _divide(a: int, b: int) -> int:
     return (a + b - 1) // b
 
 
-def _token_block(dims: Dimensions) -> int:
-    """Fewest equal blocks whose hidden rows fit where attention has outputs, keys and values."""
-    budget = dims.n_tokens * (dims.d_model + 2 * dims.d_head)
-    most = max(1, min(MAX_TOKEN_BLOCK, budget // dims.d_ff))
-    return _divide(dims.n_tokens, _divide(dims.n_tokens, most))
+def _largest_block(dims: Dimensions, chosen: Kernels, step: str, budget: int) -> int:
+    """Tokens of the fewest equal blocks with which `step` needs at most `budget` bytes."""
+    t = dims.n_tokens
+    block = t
+    for n_blocks in range(1, t + 1):
+        block = min(t, _divide(_divide(t, n_blocks), chosen.row_step) * chosen.row_step)
+        blocks = dict.fromkeys(BLOCKS, 1) | {step: block}
+        fits = _needed(_tensors(dims, chosen, blocks), step) <= budget
+        if fits and block <= chosen.most_rows:
+            return block
+    return 1
 
 
-def _tensors(dims: Dimensions, conv_block: int, token_block: int) -> list[Tensor]:
+def _tensors(dims: Dimensions, chosen: Kernels, blocks: dict[str, int]) -> tuple[Tensor, ...]:
     d, t = dims.d_model, dims.n_tokens
-    tile_inputs = max(dims.d_ff, CONV_KERNEL * dims.n_mels)
+    conv, projection = blocks["convolutions"], blocks["projections"]
+    hidden, pool = blocks["feed_forward"], blocks["pool"]
+    linear = chosen.linear_bytes
     sizes: dict[str, tuple[int, tuple[str, ...]]] = {
         "mel": ((dims.n_frames + 2) * dims.n_mels, STEPS),
         "residual": (2 * t * d, STEPS),
-        "conv": ((2 * conv_block + 1) * d, ("convolutions",)),
-        "normalized": (token_block * d, ("projections", "feed_forward", "pool")),
+        "conv": ((2 * conv + 1) * d, ("convolutions",)),
+        "conv_workspace": (
+            max(linear(2 * conv, CONV_KERNEL * dims.n_mels), linear(conv, CONV_KERNEL * d)),
+            ("convolutions",),
+        ),
+        "normalized": (projection * d, ("projections",)),
+        "projection_workspace": (linear(projection, d), ("projections",)),
         "attention": (t * d, ("projections", "products", "output")),
         "key": (t * dims.d_head, ("projections", "products")),
         "value": (t * dims.d_head, ("projections", "products")),
-        "scores": (4 * t, ("products",)),
-        "exps": (2 * t, ("products",)),
-        "hidden": (token_block * dims.d_ff, ("feed_forward",)),
+        "attention_workspace": (chosen.attention_bytes(t, dims.d_head), ("products",)),
+        "output_workspace": (linear(blocks["output"], d), ("output",)),
+        "feed_forward_normalized": (hidden * d, ("feed_forward",)),
+        "hidden": (hidden * dims.d_ff, ("feed_forward",)),
+        "feed_forward_workspace": (
+            max(linear(hidden, d), linear(hidden, dims.d_ff)),
+            ("feed_forward",),
+        ),
+        "pool_normalized": (pool * d, ("pool",)),
         "sums": (4 * d, ("pool", "head")),
         "pooled": (2 * d, ("head",)),
-        "tile": (
-            TILE_ROWS * tile_inputs,
-            ("convolutions", "projections", "output", "feed_forward", "head"),
-        ),
+        "head_workspace": (chosen.head_bytes(d), ("head",)),
     }
-    return [
+    return tuple(
         Tensor(name, frozenset(steps), _divide(size, ALIGNMENT) * ALIGNMENT)
         for name, (size, steps) in sizes.items()
-    ]
+    )
 
 
-def _place(tensors: list[Tensor]) -> tuple[Tensor, ...]:
+def _place(tensors: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     """Greedy: longest-lived first, then smallest, each at the lowest offset that is free."""
     placed: dict[str, Tensor] = {}
     for tensor in sorted(tensors, key=lambda one: (-len(one.steps), one.bytes)):

@@ -53,7 +53,7 @@ def predict(model: model_format.PackedModel, board: Board) -> Cost:
     """Return what `model` will take on `board`, before compilation."""
     kinds = model_format.weight_bytes(model)
     weights = sum(kinds.values())
-    arena = planner.plan(model.dims).arena_bytes
+    arena = planner.plan(model.dims, board.kernels).arena_bytes
     return Cost(
         weight_bytes=weights,
         weight_bytes_by_kind=kinds,
@@ -81,6 +81,6 @@ def export(run: RunDir, board: Board, *, bits: int | None, out: Path | None) -> 
     fit(board, cost.flash_bytes, cost.ram_bytes)
     model_format.write(model, run.model_path)
     source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir)
+    csource.write_sources(model, source_dir, board.kernels)
     write_json(source_dir / COST_FILE, asdict(cost))
     return cost

@@ -1,4 +1,4 @@
-#include "quads_kernels.h"
+#include "kernels/quads_kernels.h"
 
 void quads_gelu_s8(int8_t *x, size_t n, const int8_t *gelu) {
   for (size_t i = 0; i < n; i++) {

@@ -1,7 +1,9 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
+#include "quads_math.h"
 
-void quads_head(const int16_t *pooled, const quads_linear_t *w, int32_t *logits, int8_t *tile) {
+void quads_head(const int16_t *pooled, const quads_linear_t *w, int32_t *logits, void *workspace) {
+  int8_t *tile = workspace;
+
   for (size_t n = 0; n < w->n_out; n += QUADS_TILE_ROWS) {
     const size_t channels = quads_min(w->n_out - n, QUADS_TILE_ROWS);
 

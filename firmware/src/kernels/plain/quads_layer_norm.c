@@ -1,5 +1,5 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 /* floor(a / b), b > 0 */
 static int32_t floor_divide(int32_t a, int32_t b) {

@@ -1,5 +1,5 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 /* Ascending order makes the in-place use right: residual[i] ends at byte 2i + 1, x[i] is byte
  * n + i of the same memory, and i < n. */

@@ -1,5 +1,5 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
+#include "quads_math.h"
 
 /* round(8192 * 2^(-i / 64)) */
 static const int16_t exp_table[QUADS_EXP_STEPS] = QUADS_EXP_TABLE;

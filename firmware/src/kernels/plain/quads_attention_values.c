@@ -1,5 +1,5 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
+#include "quads_math.h"
 
 void quads_attention_values(const int16_t *exps, uint32_t sum, const int8_t *value, size_t n_tokens,
                             size_t d_head, int32_t multiplier, int8_t *out) {

@@ -1,8 +1,10 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
+#include "quads_math.h"
 
 void quads_linear_add_s16(const int8_t *x, size_t rows, const quads_linear_t *w, int16_t *residual,
-                          int8_t *tile) {
+                          void *workspace) {
+  int8_t *tile = workspace;
+
   for (size_t n = 0; n < w->n_out; n += QUADS_TILE_ROWS) {
     const int32_t *bias = w->bias + n;
     int32_t m[QUADS_TILE_ROWS];

@@ -1,5 +1,5 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 void quads_mean_pool(const int32_t *sums, size_t d_model, int32_t multiplier, int16_t *pooled) {
   for (size_t i = 0; i < d_model; i++) {

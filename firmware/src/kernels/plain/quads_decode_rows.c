@@ -1,4 +1,4 @@
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
 
 /* Eight indices fill exactly `bits` bytes and n_in is a multiple of 8, so every row and every
  * group of eight starts on a byte. The groups are written out: decoding is a good part of the time

@@ -1,8 +1,10 @@
-#include "../quads_math.h"
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
+#include "quads_math.h"
 
 void quads_linear_s8(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
-                     size_t first_out, size_t n_out, int8_t *y, size_t y_stride, int8_t *tile) {
+                     size_t first_out, size_t n_out, int8_t *y, size_t y_stride, void *workspace) {
+  int8_t *tile = workspace;
+
   for (size_t n = 0; n < n_out; n += QUADS_TILE_ROWS) {
     const int32_t *bias = w->bias + first_out + n;
     int32_t m[QUADS_TILE_ROWS];

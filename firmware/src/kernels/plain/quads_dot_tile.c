@@ -1,4 +1,4 @@
-#include "quads_kernels.h"
+#include "kernels/plain/quads_plain.h"
 
 /* Six loads for eight products. All sums, pointers and operands fit the registers of a Cortex-M,
  * and with the first weight loaded before the inputs GCC 12 keeps them there: 1.9 instructions
