@@ -43,6 +43,7 @@ from quads_mcu.tflite.flatbuffer import Flatbuffer
 
 ONNX = "student.onnx"
 SUMMARY = "conversion.json"
+INT8, LUT = "int8.tflite", "lut.tflite"
 CALIBRATION_COUNT = 128
 _ONNX_TOLERANCE = 1e-3
 
@@ -64,6 +65,14 @@ class Conversion:
     calibration_windows: int
     seconds: float
     notes: list[str]
+
+    def weights_text(self, file: str) -> str:
+        """Return the bytes of the matrices in a file and what they are, as text."""
+        if file not in self.weight_bytes:
+            return ""
+        share = self.weight_bytes[file] / self.weight_bytes[INT8]
+        values = f", {self.values_per_weight} values" if file == INT8 else f", {share:.3f} of int8"
+        return f"{self.weight_bytes[file]:,}{values}"
 
 
 def folder(run: RunDir) -> Path:
@@ -125,7 +134,7 @@ def _files(
         files[f"{kind}.tflite"] = _finished(kind, data, model, located)
         progress("finishing", len(files), len(made) + 1)
     if compression.compressible(model):
-        files["lut.tflite"] = compression.compress(files["int8.tflite"], model)
+        files[LUT] = compression.compress(files[INT8], model)
     progress("finishing", len(made) + 1, len(made) + 1)
     return files
 
@@ -160,7 +169,7 @@ def _check_same(torch_logits: NDArray[np.float32], onnx_logits: NDArray[np.float
 def _summary(
     model: PackedModel, files: dict[str, bytes], windows: int, seconds: float
 ) -> Conversion:
-    int8 = Flatbuffer(files["int8.tflite"])
+    int8 = Flatbuffer(files[INT8])
     weights = {n: compression.weight_bytes(f) for n, f in files.items() if n in _INTEGER}
     bits = max(linear.bits for _, linear in model.linears())
     return Conversion(
@@ -175,7 +184,7 @@ def _summary(
     )
 
 
-_INTEGER = ("int8.tflite", "lut.tflite")
+_INTEGER = (INT8, LUT)
 
 
 def values_per_weight(buffer: Flatbuffer, model: PackedModel) -> dict[str, int]:

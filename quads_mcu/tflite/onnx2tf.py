@@ -59,7 +59,7 @@ def _run(command: list[str], out_dir: Path, progress: Progress) -> int:
     paths = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH", "")]))
     environment = os.environ | _QUIET | {"PYTHONPATH": paths}
     with (
-        (out_dir / LOG).open("w", encoding="utf-8") as log,
+        (out_dir / LOG).open("w", encoding="utf-8", buffering=1) as log,
         subprocess.Popen(
             command, cwd=out_dir, env=environment, text=True, errors="replace",
             stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
