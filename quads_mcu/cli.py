@@ -151,7 +151,9 @@ def convert(
     ] = 128,
     calibration_data: Annotated[
         Path | None,
-        typer.Option(help=".npy instead: int16 PCM (n, samples) or int8 log-mel (n, frames, mels)."),
+        typer.Option(
+            help=".npy instead: int16 PCM (n, samples) or int8 log-mel (n, frames, mels)."
+        ),
     ] = None,
     sources: Annotated[
         Path | None, typer.Option(help="Folder for tflite-micro sources, frontend included.")

@@ -119,8 +119,9 @@ def test_index_bytes_are_those_of_the_c_source_with_nibbles_swapped(
     for name, linear in model.linears():
         encoded = buffer.index(codebooks.weight_name(name))
         assert encoded is not None
-        high_first, table = buffer.constant(encoded), buffer.constant(
-            decoders[codebooks.weight_name(name)]
+        high_first, table = (
+            buffer.constant(encoded),
+            buffer.constant(decoders[codebooks.weight_name(name)]),
         )
         assert high_first is not None and table is not None
         in_c = pack_indices(linear.indices, 4).ravel()
@@ -207,7 +208,7 @@ def test_file_of_another_model_is_refused(run: RunDir, model: PackedModel) -> No
     from dataclasses import replace
 
     other = replace(model, logit_scale=2 * model.logit_scale)
-    with pytest.raises(ExportError, match="made from model .*convert"):
+    with pytest.raises(ExportError, match=r"made from model .*convert"):
         runtimes.of_file("int8", file(run, "int8.tflite"), other)
 
 

@@ -31,7 +31,9 @@ class QuadsTflm {
   /* The arena must be 16-byte aligned and outlive the object. */
   QuadsTflm(uint8_t *arena, size_t arena_bytes);
 
-  bool Ok() const { return ok_; }
+  bool Ok() const {
+    return ok_;
+  }
 
   /* Begin a new window. */
   void Restart();
@@ -43,7 +45,9 @@ class QuadsTflm {
   const int8_t *Infer();
 
   /* Between Close and Infer: the window's features, int8 [QUADS_TFLM_FRAMES][QUADS_TFLM_MELS]. */
-  const int8_t *Features() const { return features_; }
+  const int8_t *Features() const {
+    return features_;
+  }
 
   /* Label of a head's greatest logit, the lowest index on ties. */
   static const char *Label(int head, const int8_t *logits);

@@ -27,7 +27,7 @@ def refuse_network() -> None:
         raise OSError("the conversion must not use the network")
 
     socket.socket.connect = refuse  # type: ignore[method-assign]
-    socket.getaddrinfo = refuse
+    socket.getaddrinfo = refuse  # type: ignore[assignment]
 
 
 def convert(onnx_path: Path, out_dir: Path, calibration_path: Path, input_name: str) -> None:

@@ -34,9 +34,9 @@ COLUMNS = ("point", "std A", "std B", "error", "gain", "corr.")
 class Comparison:
     """One point in both runtimes, over all windows.
 
-    error: relative, as above. gain: the factor g that brings g * A closest to B: 1 where scales
-    agree. correlation: 1 where B is A but for scale and offset. worst: window, row and channel of
-    the largest difference.
+    error: relative, as above. gain: the factor g that brings g * A + offset closest to B: 1 where
+    scales agree. correlation: 1 where B is A but for scale and offset. worst: window, row and
+    channel of the largest difference.
     """
 
     point: str
@@ -140,13 +140,16 @@ def of_run(
     return bisect(first, second, mel, limit)
 
 
-def compare(traces: Sequence[tuple[Mapping[str, Values], Mapping[str, Values]]]) -> list[Comparison]:
+def compare(
+    traces: Sequence[tuple[Mapping[str, Values], Mapping[str, Values]]],
+) -> list[Comparison]:
     """Compare the points that both sides have, in the order of the first side's."""
     shared = [name for name in traces[0][0] if name in traces[0][1]]
-    return [
-        _compare(name, np.stack([a[name] for a, _ in traces]), np.stack([b[name] for _, b in traces]))
-        for name in shared
-    ]  # fmt: skip
+    found = []
+    for name in shared:
+        a, b = (np.stack([trace[side][name] for trace in traces]) for side in (0, 1))
+        found.append(_compare(name, a, b))
+    return found
 
 
 def _compare(point: str, a: Values, b: Values) -> Comparison:
@@ -162,12 +165,18 @@ def _compare(point: str, a: Values, b: Values) -> Comparison:
         maximum=(float(a.max()), float(b.max())),
         mean=(float(a.mean()), float(b.mean())),
         std=(float(a.std()), float(b.std())),
-        error=0.0 if error == 0 else error / max(size, 1e-12),
-        gain=float((a * b).sum() / max(float((a**2).sum()), 1e-24)),
+        error=_relative(error, size),
+        gain=float((centred_a * centred_b).sum() / max(float((centred_a**2).sum()), 1e-24)),
         correlation=float((centred_a * centred_b).sum()) / spread if spread else 1.0,
         worst=(int(window), int(row), int(channel)),
         worst_values=(float(a[window, row, channel]), float(b[window, row, channel])),
     )
+
+
+def _relative(error: float, size: float) -> float:
+    if not np.isfinite(error):
+        return float("inf")
+    return error / max(size, 1e-12) if error else 0.0
 
 
 def _why(found: Comparison) -> str:

@@ -143,7 +143,8 @@ def _same(buffer: Flatbuffer, index: int, linear: PackedLinear, weight_scale: fl
 
 
 def _bias_int32(name: str, real: NDArray[np.float64], scale: float) -> NDArray[np.int32]:
-    values = np.rint(real / scale)
+    values: NDArray[np.float64] = np.rint(real / scale)
     if np.abs(values).max() >= 1 << 31:
         raise ExportError(f"{name}: bias {np.abs(real).max():.3g} does not fit scale {scale:.3g}")
-    return values.astype(np.int32)
+    rounded: NDArray[np.int32] = values.astype(np.int32)
+    return rounded

@@ -1,9 +1,9 @@
 """Codebook weights in tflite-micro: lookup tables (LUT), decoded by its DECODE operator.
 
 A matrix becomes packed indices and one table of 2**bits values. The table is the packed model's
-centroids in their order, so the index values are those of the C source; tflite-micro packs them from
-the high bits of a byte on, the C source from the low bits: at 4 bits the two nibbles of every byte
-change places, nothing else.
+centroids in their order, so the index values are those of the C source; tflite-micro packs them
+from the high bits of a byte on, the C source from the low bits: at 4 bits the two nibbles of every
+byte change places, nothing else.
 """
 
 from __future__ import annotations

@@ -12,7 +12,6 @@ runs/NAME/tflite/
 
 from __future__ import annotations
 
-import os
 import shutil
 import tempfile
 import time
@@ -217,8 +216,8 @@ def _fresh_folder(out: Path) -> Iterator[Path]:
         work.chmod(0o755)
         old = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}-old-"))
         if out.exists():
-            os.replace(out, old)
-        os.replace(work, out)
+            out.replace(old)
+        work.replace(out)
         shutil.rmtree(old, ignore_errors=True)
     except BaseException:
         _keep_log(work, out)

@@ -52,7 +52,7 @@ class Flatbuffer:
     def operator_name(self, operator: Any) -> str:
         """Return the builtin operator's name; a custom one's with "custom:" in front."""
         code = self.model.operatorCodes[operator.opcodeIndex]
-        name = self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
+        name: str = self._names[max(code.builtinCode, code.deprecatedBuiltinCode)]
         if name != "CUSTOM":
             return name
         return "custom:" + bytes(code.customCode or b"?").decode(errors="replace")

@@ -79,7 +79,8 @@ def run_litert(interpreter: Any, window: NDArray[Any]) -> NDArray[np.float64]:
     source, result = interpreter.get_input_details()[0], interpreter.get_output_details()[0]
     interpreter.set_tensor(source["index"], window[None].astype(source["dtype"]))
     interpreter.invoke()
-    return dequantized(interpreter.get_tensor(result["index"]), result["quantization"])[0]
+    logits = interpreter.get_tensor(result["index"])[0]
+    return dequantized(logits, result["quantization"])
 
 
 def dequantized(values: NDArray[Any], quantization: tuple[float, int]) -> NDArray[np.float64]:

@@ -60,7 +60,10 @@ def answers(logits: NDArray[Any], model: PackedModel) -> NDArray[np.int64]:
     """Return each head's answer, int64 (N, n_heads), for logits (N, n_classes)."""
     ends = np.cumsum([len(segment["labels"]) for segment in segments(model)])
     parts = np.split(logits, ends[:-1], axis=1)
-    return np.stack([part.argmax(axis=1) for part in parts], axis=1).astype(np.int64)
+    found = np.empty((len(logits), len(parts)), np.int64)
+    for head, part in enumerate(parts):
+        found[:, head] = part.argmax(axis=1)
+    return found
 
 
 def write(buffer: Flatbuffer, model: PackedModel) -> None:

@@ -50,7 +50,9 @@ def convert(
     found = {kind: out_dir / f"{kind}.tflite" for kind in ("float32", "float16", "int8")}
     if code or not all(path.is_file() for path in found.values()):
         log = out_dir / LOG
-        raise ExportError(f"onnx2tf failed (exit code {code}): {_last_words(log)}; whole log: {log}")
+        raise ExportError(
+            f"onnx2tf failed (exit code {code}): {_last_words(log)}; whole log: {log}"
+        )
     return {kind: path.read_bytes() for kind, path in found.items()}
 
 

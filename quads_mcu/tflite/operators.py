@@ -11,8 +11,8 @@ from quads_mcu.errors import ExportError
 from quads_mcu.tflite.flatbuffer import Flatbuffer
 
 # BuiltinOperator names that tflite-micro's MicroMutableOpResolver can register (its header, 2026).
-TFLM_OPERATORS = frozenset(
-    """ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
+_TFLM_NAMES = """
+    ABS ADD ADD_N ARG_MAX ARG_MIN ASSIGN_VARIABLE AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND
     BROADCAST_ARGS BROADCAST_TO CALL_ONCE CAST CEIL CONCATENATION CONV_2D COS CUMSUM
     DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV DYNAMIC_UPDATE_SLICE ELU EMBEDDING_LOOKUP EQUAL
     EXP EXPAND_DIMS FILL FLOOR FLOOR_DIV FLOOR_MOD FULLY_CONNECTED GATHER GATHER_ND GREATER
@@ -22,8 +22,8 @@ TFLM_OPERATORS = frozenset(
     REDUCE_MIN RELU RELU6 RESHAPE RESIZE_BILINEAR RESIZE_NEAREST_NEIGHBOR REVERSE_V2 ROUND RSQRT
     SELECT_V2 SHAPE SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V SQRT SQUARE
     SQUARED_DIFFERENCE SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TRANSPOSE TRANSPOSE_CONV
-    UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE""".split()
-)
+    UNIDIRECTIONAL_SEQUENCE_LSTM UNPACK VAR_HANDLE WHILE ZEROS_LIKE"""
+TFLM_OPERATORS = frozenset(_TFLM_NAMES.split())
 TFLM_CUSTOM = {"custom:TFLM_DECODE": "Decode"}
 # Resolver methods that are not the operator's name in capitalized words.
 _METHODS = {
@@ -38,11 +38,11 @@ _METHODS = {
     "UNIDIRECTIONAL_SEQUENCE_LSTM": "UnidirectionalSequenceLSTM",
 }
 # What becomes operators tflite-micro has; everything else is refused before onnx2tf runs.
-ONNX_OPERATORS = frozenset(
-    """Add Clip Concat Constant Conv Div Gemm Identity LayerNormalization MatMul Max Min Mul Neg Pad
+_ONNX_NAMES = """
+    Add Clip Concat Constant Conv Div Gemm Identity LayerNormalization MatMul Max Min Mul Neg Pad
     Pow ReduceMean Relu Reshape Sigmoid Slice Softmax Sqrt Squeeze Sub Tanh Transpose
-    Unsqueeze""".split()
-)
+    Unsqueeze"""
+ONNX_OPERATORS = frozenset(_ONNX_NAMES.split())
 _HINTS = {
     "Erf": "train the student with the tanh form of GELU",
     "FlexErf": "train the student with the tanh form of GELU",

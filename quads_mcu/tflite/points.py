@@ -2,8 +2,8 @@
 
 In order: conv1 and conv2 (after GELU), per layer attention_norm, query (divided by the square root
 of d_head), key, value, attention, output (what is added to the residual stream), feed_forward_norm,
-feed_forward_1 (after GELU), feed_forward_2 (what is added), then norm, pooled and logits. Values are
-float64, (rows, channels).
+feed_forward_1 (after GELU), feed_forward_2 (what is added), then norm, pooled and logits. Values
+are float64, (rows, channels).
 """
 
 from __future__ import annotations

@@ -124,9 +124,10 @@ def _onnx(path: Path, model: PackedModel) -> Runtime:
     session = interpreters.onnx_session(path.read_bytes())
 
     def logits(mel: Mel) -> NDArray[np.float64]:
-        return np.stack([
-            session.run(None, {"mel": convert.real_mel(window[None])})[0][0] for window in mel
-        ]).astype(np.float64)  # fmt: skip
+        found = np.empty((len(mel), model.dims.n_classes))
+        for index, window in enumerate(convert.real_mel(mel)):
+            found[index] = session.run(None, {"mel": window[None]})[0][0]
+        return found
 
     def values(mel: Mel) -> dict[str, Values]:
         return onnx_points(path, convert.real_mel(mel), model.dims)
@@ -140,7 +141,8 @@ def _input(mel: Mel, quantization: tuple[float, int]) -> NDArray[Any]:
     if not scale:
         return convert.real_mel(mel)
     steps = (mel.astype(np.float64) - MEL_ZERO_POINT) * (MEL_SCALE / scale) + zero_point
-    return np.clip(np.rint(steps), -128, 127).astype(np.int8)
+    found: Mel = np.clip(np.rint(steps), -128, 127).astype(np.int8)
+    return found
 
 
 def _litert(key: str, data: bytes, model: PackedModel) -> Runtime:
