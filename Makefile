@@ -9,7 +9,7 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast bench lint format clean
+.PHONY: setup demo test test-fast bench bench-tflite lint format clean
 setup:
 	@bash .ci/setup
 
@@ -24,6 +24,12 @@ test-fast: setup
 
 bench: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+	$(MAKE) bench-tflite
+
+# All of the demo; of the large model, where it was trained, some utterances.
+bench-tflite: setup
+	OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py $(RUN)
+	if [ -f runs/s2i/model.safetensors ]; then OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py runs/s2i 24; fi
 
 lint: setup
 	.venv/bin/ruff format --check quads_mcu hil_tests tests benchmarks
