@@ -191,6 +191,98 @@ def _evaluate_in_noise(run: Path, split: str, as_json: bool) -> None:
 
 
 @app.command()
+def convert(
+    run: RunOption = DEFAULT_RUN,
+    calibration: Annotated[
+        int, typer.Option(help="Utterances of the training split to calibrate int8 on.")
+    ] = 128,
+    calibration_data: Annotated[
+        Path | None,
+        typer.Option(
+            help=".npy instead: int16 PCM (n, samples) or int8 log-mel (n, frames, mels)."
+        ),
+    ] = None,
+    sources: Annotated[
+        Path | None, typer.Option(help="Folder for tflite-micro sources, frontend included.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Convert the student to ONNX and TFLite: float32, float16, int8, lookup tables."""
+    from dataclasses import asdict
+
+    from quads_mcu import console
+    from quads_mcu.run_dir import RunDir
+    from quads_mcu.tflite import convert as converter
+    from quads_mcu.tflite import source
+
+    found = RunDir(run)
+    with console.progress() as progress:
+        done = converter.convert(found, progress, count=calibration, data=calibration_data)
+        if sources is not None:
+            source.export(found, sources)
+    if as_json:
+        console.result_json(asdict(done))
+        return
+    rows = [(name, f"{size:,}", done.weights_text(name)) for name, size in done.files.items()]
+    title = f"Converted in {done.seconds:.0f} s, calibrated on {done.calibration_windows} windows"
+    console.table(title, ("file", "bytes", "weights"), rows)
+    operators = ", ".join(f"{name} {count}" for name, count in done.operators.items())
+    console.result(f"int8 operators: {operators}")
+    for text in done.notes:
+        console.note(text)
+    console.result(str(converter.folder(found)))
+
+
+@app.command()
+def validate(
+    run: RunOption = DEFAULT_RUN,
+    split: Annotated[str, typer.Option(help="train, valid or test.")] = "test",
+    limit: Annotated[int, typer.Option(help="Use only so many utterances; 0: all.")] = 0,
+    arena: Annotated[
+        int | None, typer.Option(help="Bytes that tflite-micro gets; default: what it needs.")
+    ] = None,
+    bisect: Annotated[
+        tuple[str, str] | None,
+        typer.Option(help="Two runtimes: show the first layer at which they part."),
+    ] = None,
+    bisect_limit: Annotated[
+        float | None, typer.Option(help="Relative error at which they part.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Compare torch, ONNX, TFLite, tflite-micro, the integer reference and C on the same data."""
+    from quads_mcu import console
+    from quads_mcu.run_dir import RunDir
+    from quads_mcu.tflite import bisect as bisection
+    from quads_mcu.tflite import validate as validation
+
+    found = RunDir(run)
+    with console.progress() as progress:
+        if bisect is not None:
+            parted = bisection.of_run(
+                found, bisect, split, progress, count=limit, limit=bisect_limit
+            )
+        else:
+            done = validation.validate(found, split, progress, limit=limit, arena_bytes=arena)
+    if bisect is not None:
+        if as_json:
+            console.result_json(parted.to_json())
+            return
+        title = f"A: {bisect[0]}, B: {bisect[1]}, split {split}"
+        console.table(title, bisection.COLUMNS, [c.cells() for c in parted.comparisons])
+        console.result(parted.verdict())
+        return
+    if as_json:
+        console.result_json(done.to_json())
+        return
+    title = f"{done.utterances} utterances of split {done.split}"
+    console.table(title, validation.COLUMNS, [row.cells() for row in done.rows])
+    console.result(validation.LEGEND)
+    for pair, equal in done.logits_equal.items():
+        console.result(f"logits {pair}: {'every bit' if equal else 'DIFFERENT'}")
+
+
+@app.command()
 def export(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,

@@ -620,7 +620,8 @@ def exp_table() -> Int16:
     """Return int16 (64,): round(8192 * 2**(-i / 64))."""
     steps = 1 << EXP_FRACTION_BITS
     exact = EXP_ONE * 2.0 ** (-np.arange(steps) / steps)
-    return np.floor(exact + 0.5).astype(np.int16)
+    table: Int16 = np.floor(exact + 0.5).astype(np.int16)
+    return table
 
 
 def weight_bytes(

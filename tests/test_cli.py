@@ -22,6 +22,8 @@ VERBS = [
     "synth",
     "train",
     "evaluate",
+    "convert",
+    "validate",
     "export",
     "build",
     "flash",

@@ -130,7 +130,8 @@ def _change_speed(speech: Samples, largest: float, rng: np.random.Generator) -> 
     left = position.astype(np.int64)
     right = np.minimum(left + 1, len(speech) - 1)
     fraction = (position - left).astype(np.float32)
-    return speech[left] + fraction * (speech[right] - speech[left])
+    found: Samples = speech[left] + fraction * (speech[right] - speech[left])
+    return found
 
 
 def _place(

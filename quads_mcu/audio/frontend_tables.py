@@ -96,7 +96,8 @@ def tables(n_mels: int) -> FrontendTables:
 def _twiddles() -> Float32:
     steps = np.arange(1, 5)
     angle = 2 * np.pi * np.outer(steps, steps) / N2
-    return np.stack([np.cos(angle), -np.sin(angle)], axis=-1).astype(np.float32)
+    found: Float32 = np.stack([np.cos(angle), -np.sin(angle)], axis=-1).astype(np.float32)
+    return found
 
 
 def _places() -> NDArray[np.int64]:

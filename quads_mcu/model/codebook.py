@@ -50,7 +50,8 @@ def fit(values: NDArray[Any], bits: int) -> Float32:
     # A mean is a difference of running sums: rounding may place it outside the values themselves.
     centroids = np.clip(_lloyd(ordered, first, starts), ordered[0], ordered[-1])
     padding = np.full(k - len(centroids), centroids[-1])
-    return np.concatenate([centroids, padding]).astype(np.float32)
+    padded: NDArray[np.float32] = np.concatenate([centroids, padding]).astype(np.float32)
+    return padded
 
 
 def fit_rows(values: NDArray[Any], bits: int) -> tuple[Float32, Float32]:
