@@ -38,11 +38,11 @@ def main() -> None:
     with console.progress() as progress:
         # The valid split: the test split is for the report alone.
         clips = evaluation.load_clips(config, model.labels, "valid", progress)
-        mel = evaluation.mel_features(clips.pcm, model, progress)
+        mel = evaluation.mel_features(clips.pcm, model.dims, progress, model.frontend)
     reference = Reference(model)
     rows = [
         ("device features, numpy twin", rate(
-            len(mel), lambda: evaluation.mel_features(clips.pcm, model, _silent))),
+            len(mel), lambda: evaluation.mel_features(clips.pcm, model.dims, _silent))),
         ("integer reference", rate(len(mel), lambda: reference.logits(mel))),
     ]  # fmt: skip
     console.table("Host, two threads", ("", "utterances/s"), rows)

@@ -34,7 +34,7 @@ def main() -> None:
         quiet = unknown.silence(len(others.pcm), n_samples, settings.project.seed, "valid")
         logits = []
         for pcm in (commands.pcm, np.concatenate([others.pcm, quiet])):
-            mel = evaluation.mel_features(pcm, model, progress)
+            mel = evaluation.mel_features(pcm, model.dims, progress, model.frontend)
             found = evaluation.reference_logits(model, mel, progress)
             logits.append(found * model.logit_scale)
     hours = (int(others.lengths.sum()) + quiet.size) / config.SAMPLE_RATE / 3600

@@ -89,7 +89,9 @@ class Bench:
     def features(self) -> np.ndarray:
         """Features of the numpy twin, int8 (N, n_frames, n_mels)."""
         with console.progress() as progress:
-            return evaluation.mel_features(self.clips.pcm, self.model, progress)
+            return evaluation.mel_features(
+                self.clips.pcm, self.model.dims, progress, self.model.frontend
+            )
 
     @cached_property
     def logits(self) -> np.ndarray:

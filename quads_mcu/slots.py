@@ -58,7 +58,8 @@ def argmax(logits: NDArray[Any], slots: Sequence[Slot]) -> NDArray[np.int64]:
     if (unknown := unknown_class(slots)) >= 0:
         known[:, unknown] = -np.inf
     parts = [known[:, segment].argmax(axis=1) for segment in segments(slots)]
-    return np.stack(parts, axis=1).astype(np.int64)
+    found: NDArray[np.int64] = np.stack(parts, axis=1).astype(np.int64)
+    return found
 
 
 def flat_labels(slots: Sequence[Slot]) -> tuple[str, ...]:

@@ -79,7 +79,7 @@ def test_logits_equal_the_reference(tmp_path: Path, name: str, large: str) -> No
 
     spoken = [pcm[:n] for pcm, n in zip(clips.pcm, clips.lengths, strict=True)]
     measured = measure_stored(open_client, spoken, workers=2, progress=silent)
-    features = evaluation.mel_features(clips.pcm, model.dims, silent)
+    features = evaluation.mel_features(clips.pcm, model.dims, silent, model.frontend)
     logits = evaluation.reference_logits(model, features, silent)
     assert measured.logits.shape == (UTTERANCES, model.dims.n_classes)
     np.testing.assert_array_equal(measured.features, features)

@@ -88,7 +88,8 @@ def _slopes(n_mels: int) -> NDArray[np.uint16]:
     segment = np.searchsorted(corners[1:-1], bins)
     share = (bins - corners[segment]) / (corners[segment + 1] - corners[segment])
     scaled = np.round(share * (1 << SLOPE_BITS))
-    return np.clip(scaled, 0, (1 << SLOPE_BITS) - 1).astype(np.uint16)
+    slopes: NDArray[np.uint16] = np.clip(scaled, 0, (1 << SLOPE_BITS) - 1).astype(np.uint16)
+    return slopes
 
 
 def levels(samples: NDArray[np.int16], n_mels: int) -> NDArray[np.int8]:

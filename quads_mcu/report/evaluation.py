@@ -16,6 +16,7 @@ from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.export.reference import Reference
+from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.report.statistics import Accuracy, per_slot, whole_command
 from quads_mcu.run_dir import RunDir, write_json
 from quads_mcu.slots import Slot
@@ -106,15 +107,18 @@ def window_samples(config: Config) -> int:
 
 
 def mel_features(
-    pcm: NDArray[np.int16], model: model_format.PackedModel, progress: Progress
+    pcm: NDArray[np.int16], dims: Dimensions, progress: Progress, frontend: str = "float"
 ) -> NDArray[np.int8]:
-    """Return the device's features, int8 (N, n_frames, n_mels), of int16 (N, n_samples)."""
+    """Return the device's features, int8 (N, n_frames, n_mels), of int16 (N, n_samples).
+
+    frontend: the packed model's, "float" or "fixed".
+    """
     from quads_mcu.audio.frontend import features
 
-    n_frames, n_mels = model.dims.n_frames, model.dims.n_mels
+    n_frames, n_mels = dims.n_frames, dims.n_mels
     mel = np.empty((len(pcm), n_frames, n_mels), np.int8)
     for at in range(0, len(pcm), BATCH):
-        mel[at : at + BATCH] = features(pcm[at : at + BATCH], n_mels, n_frames, model.frontend)
+        mel[at : at + BATCH] = features(pcm[at : at + BATCH], n_mels, n_frames, frontend)
         progress("features", min(at + BATCH, len(pcm)), len(pcm))
     return mel
 
@@ -138,7 +142,7 @@ def evaluate(run: RunDir, split: str, progress: Progress) -> Evaluation:
     config = run.config()
     model = model_format.read(run.model_path)
     clips = load_clips(config, model.labels, split, progress)
-    mel = mel_features(clips.pcm, model, progress)
+    mel = mel_features(clips.pcm, model.dims, progress, model.frontend)
     evaluation = Evaluation(
         split=split,
         model_hash=model.model_hash,

@@ -69,7 +69,7 @@ def evaluate(run: RunDir, split: str, progress: Progress) -> NoiseEvaluation:
     floating, packed = {}, {}
     for snr_db in SNR_DB:
         noisy = _noisy(clips.pcm, noises, snr_db)
-        mel = mel_features(noisy, model.dims, progress)
+        mel = mel_features(noisy, model.dims, progress, model.frontend)
         answers = slot_table.argmax(float_logits(run.path, mel), model.slots)
         floating[snr_db] = whole_command(truth, answers, model.slots)
         answers = slot_table.argmax(reference_logits(model, mel, progress), model.slots)

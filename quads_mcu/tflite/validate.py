@@ -148,7 +148,7 @@ def utterances(
     chosen = np.arange(len(clips.pcm))
     if limit:
         chosen = np.unique(np.linspace(0, len(chosen) - 1, limit).round().astype(int))
-    mel = evaluation.mel_features(clips.pcm[chosen], model.dims, progress)
+    mel = evaluation.mel_features(clips.pcm[chosen], model.dims, progress, model.frontend)
     return mel, truth[chosen]
 
 

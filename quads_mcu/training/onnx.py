@@ -45,13 +45,13 @@ def codebook_student(run_dir: Path) -> Student:
     tensors, scalars = checkpoint.read(path)
     try:
         student = Student(Dimensions(**scalars["dims"])).eval()
-        codebooks = Codebooks.from_state(checkpoint.part(tensors, "codebook."), student.dims)
+        codebooks = Codebooks.from_state(checkpoint.part(tensors, "codebook."), scalars["bits"])
         student.load_state_dict(checkpoint.part(tensors, "student."), strict=False)
         with torch.no_grad():
             quantized = codebooks.weights(student, int8=True)
             for name, parameter in student.named_parameters():
                 parameter.copy_(quantized.get(name, parameter))
-    except (KeyError, TypeError, RuntimeError) as problem:
+    except (KeyError, TypeError, AttributeError, RuntimeError) as problem:
         raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
     assert len(latents(student)) == len(codebooks.centroids)
     return student
