@@ -12,14 +12,14 @@ from c_build import FIRMWARE, require_tool
 from firmware_build import DIMS, built, model, require, source_dir
 from random_model import random_model
 
-from quads_mcu import model_format
 from quads_mcu.device import boards, build, firmware_sizes, flash, memory
 from quads_mcu.device.client import Client
 from quads_mcu.device.elf import Elf
 from quads_mcu.device.link import Link
 from quads_mcu.errors import BuildError
-from quads_mcu.export import csource, planner, project
+from quads_mcu.export import csource, kernels, planner, project
 from quads_mcu.export.reference import Reference
+from quads_mcu.slots import Slot
 
 HOST = boards.load("host")
 AN386 = boards.load("qemu-an386")
@@ -42,7 +42,8 @@ def test_sizes_agree_with_binutils(board: str, tool: str) -> None:
 
 @pytest.mark.parametrize("board", ["host", *EMULATED])
 def test_linked_weights_are_those_of_the_model(board: str) -> None:
-    assert built(board).weight_bytes == sum(model_format.weight_bytes(model()).values())
+    variant = boards.load(board).kernels
+    assert built(board).weight_bytes == sum(kernels.flash_by_kind(model(), variant).values())
 
 
 @pytest.mark.parametrize("n_mels", firmware_sizes.N_MELS)
@@ -54,8 +55,9 @@ def test_memory_is_predicted_to_the_byte(tmp_path: Path, board_name: str, n_mels
     _, version = build.find_compiler(board)
     if version != firmware_sizes.compiler(board):
         pytest.skip(f"sizes are kept for {firmware_sizes.compiler(board)}, here is {version}")
-    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=3)
-    other = replace(random_model(dims, bits=3, seed=8), labels=("on", "light on", "é" * 7))
+    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=5)
+    slots = (Slot("intent", ("on", "light on", "é" * 7)), Slot("room", ("none", "on")))
+    other = replace(random_model(dims, bits=3, seed=8), slots=slots)
     csource.write_sources(other, tmp_path / "source", board.kernels)
     found = build.build(board, tmp_path / "source", tmp_path / "build")
     assert tuple(memory.place(board, project.predict(other, board).needs)) == found.regions
