@@ -21,6 +21,7 @@ from quads_mcu.device.link import Link
 from quads_mcu.errors import BuildError, ExportError
 from quads_mcu.export import csource, planner, project
 from quads_mcu.export.reference import Reference
+from quads_mcu.slots import Slot
 
 HOST = boards.load("host")
 AN386 = boards.load("qemu-an386")
@@ -63,8 +64,9 @@ def test_memory_is_predicted_to_the_byte(tmp_path: Path, board_name: str, n_mels
     require(board)
     if not kept_compiler(board):
         pytest.skip(f"sizes are kept for {firmware_sizes.compiler(board)}, not installed here")
-    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=3)
-    other = replace(random_model(dims, bits=3, seed=8), labels=("on", "light on", "é" * 7))
+    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=5)
+    slots = (Slot("intent", ("on", "light on", "é" * 7)), Slot("room", ("none", "on")))
+    other = replace(random_model(dims, bits=3, seed=8), slots=slots)
     csource.write_sources(other, tmp_path / "source", board.kernels)
     found = build.build(board, tmp_path / "source", tmp_path / "build")
     assert tuple(memory.place(board, project.predict(other, board).needs)) == found.regions
@@ -293,7 +295,8 @@ def test_what_is_no_elf_file(tmp_path: Path, content: bytes) -> None:
 # --- cores without FPU ----------------------------------------------------------------------
 
 
-def test_a_core_without_fpu_computes_the_same(tmp_path: Path) -> None:
+@pytest.mark.parametrize("arithmetic", model_format.FRONTENDS)
+def test_a_core_without_fpu_computes_the_same(tmp_path: Path, arithmetic: str) -> None:
     """RV32IMAC: float operations are calls of the compiler's library, in IEEE arithmetic."""
     board = boards.load("qemu-riscv32")
     require(board)
@@ -301,15 +304,18 @@ def test_a_core_without_fpu_computes_the_same(tmp_path: Path) -> None:
              for flag in board.toolchain.flags]  # fmt: skip
     assert "-march=rv32imac" in flags and "-mabi=ilp32" in flags
     board = replace(board, toolchain=replace(board.toolchain, flags=tuple(flags)))
-    found = build.build(board, source_dir(board.kernels), tmp_path)
+    asked = replace(model(), frontend=arithmetic)
+    csource.write_sources(asked, tmp_path / "source", board.kernels)
+    found = build.build(board, tmp_path / "source", tmp_path / "build")
     pcm = (np.random.default_rng(2).normal(size=160 * DIMS.n_frames) * 3000).astype(np.int16)
-    mel = frontend.features(pcm, DIMS.n_mels, DIMS.n_frames)
+    mel = frontend.features(pcm, DIMS.n_mels, DIMS.n_frames, arithmetic)
     with flash.open_board(board, found.elf) as client:
+        client.check(asked.model_hash)
         client.send_pcm(pcm)
         np.testing.assert_array_equal(client.features(), mel)
-        np.testing.assert_array_equal(
-            client.infer().logits, Reference(model()).logits(mel[None])[0]
-        )
+        inference = client.infer()
+        np.testing.assert_array_equal(inference.logits, Reference(asked).logits(mel[None])[0])
+    print(f"{arithmetic} frontend: {inference.work[0] / DIMS.n_frames:.0f} instructions per frame")
 
 
 # --- the emulated board's counter -----------------------------------------------------------
