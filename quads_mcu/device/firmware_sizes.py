@@ -48,7 +48,7 @@ def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
 
 
 def result_bytes(model: PackedModel) -> int:
-    """Return the bytes of an inference's logits and answers, and of its ticks by place and stage."""
+    """Return the bytes of an inference's logits, answers, and ticks by place and stage."""
     ticks = 8 * len(STAGES) * (model.dims.n_layers + 2)
     return padded(4 * model.dims.n_classes + 2 * len(model.slots)) + ticks
 
