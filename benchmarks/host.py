@@ -16,11 +16,11 @@ from pathlib import Path
 
 import numpy as np
 
-from quads_mcu import console, model_format
+from quads_mcu import console, model_format, slots
 from quads_mcu.audio.logmel import log_mel
 from quads_mcu.export.reference import Reference
 from quads_mcu.report import evaluation
-from quads_mcu.report.statistics import accuracy
+from quads_mcu.report.statistics import whole_command
 from quads_mcu.run_dir import RunDir
 
 
@@ -67,11 +67,12 @@ def _features(
             for part in np.array_split(reference, -(-len(reference) // 32))
         ])  # fmt: skip
     rows = [
-        (name, accuracy(clips.labels, logits.argmax(axis=1), model.dims.n_classes).text())
+        (name, whole_command(clips.answers, slots.argmax(logits, model.slots), model.slots).text())
         for name, logits in (("Whisper's log-mel, float", on_reference),
                              ("device frontend, int8", on_device))
     ]  # fmt: skip
-    agreement = (on_device.argmax(axis=1) == on_reference.argmax(axis=1)).mean()
+    answers = [slots.argmax(logits, model.slots) for logits in (on_device, on_reference)]
+    agreement = (answers[0] == answers[1]).all(axis=1).mean()
     rows.append(("same answer from both", f"{100 * agreement:.1f} %"))
     title = f"Float student on both features, {len(mel)} utterances of split valid"
     console.table(title, ("features", "accuracy (95 % interval)"), rows)

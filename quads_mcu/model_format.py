@@ -44,6 +44,8 @@ NORM_FRACTION_BITS = 10
 # Arithmetic of the log-mel frontend: float32, or integers for cores without floating point.
 FRONTENDS = ("float", "fixed")
 MAX_SLOTS = 64
+# The threshold that no score is below.
+NEVER_REJECT = -(2**31)
 
 # Parts whose ticks the device reports, in the order of the report.
 STAGES = (
@@ -137,8 +139,8 @@ class PackedModel:
     logit_scale: float
     # Label of the first slot that stands for everything that is no command; -1: there is none.
     unknown_class: int = -1
-    # Utterances whose margin is smaller are rejected (docs/arithmetic.md, section 7).
-    reject_threshold: int = 0
+    # Utterances whose score is smaller are rejected (docs/arithmetic.md, section 7).
+    reject_threshold: int = NEVER_REJECT
     frontend: str = "float"
     # Where the model comes from (free text values); not used by any computation.
     provenance: dict[str, str] = field(default_factory=dict)
@@ -470,7 +472,7 @@ def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> Packed
         head=source.linear("head", dims.d_model),
         logit_scale=source.real("logit_scale"),
         unknown_class=source.integer("unknown_class") if decides else -1,
-        reject_threshold=source.integer("reject_threshold") if decides else 0,
+        reject_threshold=source.integer("reject_threshold") if decides else NEVER_REJECT,
         frontend=header.get("frontend") if decides else "float",  # type: ignore[arg-type]
         provenance={str(key): str(value) for key, value in provenance.items()},
     )
@@ -574,7 +576,7 @@ def _check_decision(model: PackedModel) -> None:
             if not text or len(text.encode()) > 255 or not text.isprintable():
                 raise ModelFormatError(f"label {text!r} is empty, not printable or over 255 bytes")
     _in_range("unknown_class", model.unknown_class, -1, len(model.slots[0].labels) - 1)
-    _in_range("reject_threshold", model.reject_threshold, -(2**31), 2**31 - 1)
+    _in_range("reject_threshold", model.reject_threshold, NEVER_REJECT, 2**31 - 1)
     if model.frontend not in FRONTENDS:
         raise ModelFormatError(
             f"frontend {model.frontend!r}; this quads-mcu has {', '.join(FRONTENDS)}"

@@ -108,7 +108,7 @@ MESSAGES = (
             Field("tick_unit", "u8", "0: none, 1: instructions, 2: cycles, 3: nanoseconds"),
             Field("n_stages", "u8", "entries of infer's ticks"),
             Field("n_clips", "u32", "clips in the device's storage"),
-            Field("reject_threshold", "i32", "least margin of an accepted command"),
+            Field("reject_threshold", "i32", "least score of an accepted command"),
             Field("slots", "u16", "labels of each slot: how the logits divide", -1),
         ),
     ),
@@ -154,7 +154,7 @@ MESSAGES = (
         0x06,
         "Run the encoder on the closed window.",
         answer=(
-            Field("rejected", "u8", "1: the margin is below the model's threshold"),
+            Field("rejected", "u8", "1: the score is below the model's threshold"),
             Field("n_slots", "u16", "number of answers"),
             Field("n_logits", "u16", "number of logits, of all slots"),
             Field(

@@ -116,7 +116,11 @@ def test_version_1_is_read_as_one_slot(tmp_path: Path) -> None:
     _as_version_1(model, path)
     found = model_format.read(path)
     assert found.slots == (Slot("intent", model.labels),)
-    assert (found.unknown_class, found.reject_threshold, found.frontend) == (-1, 0, "float")
+    assert (found.unknown_class, found.reject_threshold, found.frontend) == (
+        -1,
+        -(2**31),
+        "float",
+    )
     assert found.model_hash == model.model_hash
     _edit(path, lambda c, h: h.update(labels=["a", "b", "other"]))
     with pytest.raises(ModelFormatError, match="damaged"):

@@ -53,7 +53,7 @@ def heard(commands: list[int], others: list[int], hours: float = 1.0) -> Heard:
         ([1, 2], [9], 0.0, 1.0, 10),
         # Everything may pass: below everything heard.
         ([30], [-9, 5], 9.0, 1.0, 10),
-        # Thresholds are int32, margins may be more.
+        # Thresholds are int32, scores may be more.
         ([2**32 - 1], [2**32 - 5], 0.0, 1.0, 2**31 - 1),
         ([-(2**32)], [-(2**32) - 9], 0.0, 1.0, -(2**31)),
     ],
@@ -73,11 +73,11 @@ def test_no_threshold_within_the_limit_rejects_fewer(
     commands: list[int], others: list[int], limit: int
 ) -> None:
     found = rejection.threshold(heard(commands, others), float(limit))
-    assert sum(margin >= found for margin in others) <= limit
-    rejected = sum(margin < found for margin in commands)
+    assert sum(score >= found for score in others) <= limit
+    rejected = sum(score < found for score in commands)
     for other in range(-52, 53):
-        if sum(margin >= other for margin in others) <= limit:
-            assert sum(margin < other for margin in commands) >= rejected
+        if sum(score >= other for score in others) <= limit:
+            assert sum(score < other for score in commands) >= rejected
 
 
 @pytest.mark.parametrize(("commands", "others"), [([], [1]), ([1], [])])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ctypes
 import dataclasses
 import itertools
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,15 +21,16 @@ from quads_mcu.audio.datasets import load_pcm
 from quads_mcu.audio.files import write_wav
 from quads_mcu.audio.layouts import read_manifest
 from quads_mcu.audio.utterances import combine
-from quads_mcu.errors import TrainingError
-from quads_mcu.export import csource
-from quads_mcu.export.reference import decide, margins
+from quads_mcu.config import QuantizationSection, TrainSection
+from quads_mcu.errors import ConfigError, TrainingError
+from quads_mcu.export import csource, pack
+from quads_mcu.export.reference import Reference, decide, scores
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.report import statistics
 from quads_mcu.slots import Slot
-from quads_mcu.training import losses
-from quads_mcu.training.problem import Problem, Split
+from quads_mcu.training import evaluation, losses, trainer
+from quads_mcu.training.problem import Batch, Problem, Split
 
 SLOTS = (Slot("drink", ("latte", "mocha", "tea")), Slot("size", ("none", "large")))
 LOGITS = st.lists(
@@ -84,6 +86,25 @@ def test_slots_come_from_columns_and_keys_in_them(tmp_path: Path) -> None:
 
 
 def test_a_column_with_a_dot_is_a_column(tmp_path: Path) -> None:
+    path = manifest(tmp_path, "a.wav,train,x\n", "path,split,a.b")
+    assert read_manifest(path, slots={"s": "a.b"}).utterances[0].answers == ("x",)
+
+
+def test_bad_slots_are_told_with_their_place(tmp_path: Path) -> None:
+    path = manifest(tmp_path, 'a.wav,train,latte,"[1]"\nb.wav,train,latte,{\n')
+    problems = read_manifest(path, slots={"size": "slots.size"}).problems
+    assert [(item.line, item.kind) for item in problems] == [(2, "bad line"), (3, "bad line")]
+    assert "column 'slots' is not a JSON object: '[1]'" in problems[0].text
+    for text, message in (
+        ("milk", "no column 'milk'; columns found: 'path', 'split', 'drink', 'slots'"),
+        ("slots.size /x", "the pattern in 'slots.size /x' does not end in /"),
+        ("slots.size /(/", r"\[slots\] size: '\('"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            read_manifest(path, slots={"size": text})
+
+
+def test_the_same_file_with_other_answers_is_a_conflict(tmp_path: Path) -> None:
     rows = 'a.wav,train,latte,{}\na.wav,train,latte,"{""s"": ""x""}"\n'
     path = manifest(tmp_path, rows)
     found = combine([read_manifest(path, slots={"drink": "drink", "s": "slots.s"})])
@@ -141,77 +162,150 @@ def test_every_answer_of_every_slot_must_be_trained() -> None:
         task.check()
 
 
+def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
+    """The drink is the band that is loud, the size whether the second half is louder."""
+    rng = np.random.default_rng(0)
+    answers = np.array(list(itertools.product(range(3), range(2))) * 12, np.int64)
+    mel = rng.integers(-100, -40, (len(answers), 12, 8))
+    for row, (drink, size) in enumerate(answers):
+        mel[row, :, 2 * drink : 2 * drink + 2] += 60
+        mel[row, 6:] += 40 * size
+    data = Split(mel.astype(np.int8), answers)
+
+    def batches(epoch: int) -> Iterator[Batch]:
+        order = np.random.default_rng([5, epoch]).permutation(len(answers))
+        for rows in order.reshape(9, 8):
+            yield rows, data.mel[rows]
+
+    dims = Dimensions(8, 12, 16, 2, 1, 5)
+    settings = TrainSection(
+        warmup_epochs=8, cycles=0, final_epochs=1, lr_encoder=5e-3, lr_head=5e-3, lr_quant=1e-3
+    )
+    task = Problem(dims, SLOTS, data, data, batches, 9, fingerprint="x")
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        loop = trainer.Trainer(task, settings, QuantizationSection(), 0, tmp_path)
+        loop.run(lambda *_: None)
+    finally:
+        torch.set_num_threads(threads)
+    assert loop.best["quantized"][0] > 0.9
+    model = pack.pack(tmp_path)
+    assert model.slots == SLOTS
+    found, rejected = decide(model, Reference(model).logits(data.mel))
+    assert (found == answers).all(axis=1).mean() > 0.9
+    assert not rejected.any()
+    floating = slot_table.argmax(evaluation.float_logits(tmp_path, data.mel), SLOTS)
+    assert (floating == answers).all(axis=1).mean() == loop.best["float"][0]
+
+
 # --- decisions ------------------------------------------------------------------------------
 
 
 def by_hand(model: PackedModel, logits: list[int]) -> tuple[list[int], bool, int]:
     """docs/arithmetic.md, section 7, word by word."""
-    answers, margin, first = [], [], 0
+    answers, first = [], 0
     for place, slot in enumerate(model.slots):
         part = logits[first : first + len(slot.labels)]
         first += len(slot.labels)
         allowed = [c for c in range(len(part)) if place or c != model.unknown_class]
-        answer = next(c for c in allowed if all(part[c] >= part[other] for other in allowed))
-        answers.append(answer)
-        margin.append(part[answer] - max(part[c] for c in range(len(part)) if c != answer))
-    return answers, min(margin) < model.reject_threshold, min(margin)
+        answers.append(next(c for c in allowed if all(part[c] >= part[o] for o in allowed)))
+    unknown = logits[model.unknown_class] if model.unknown_class >= 0 else 0
+    score = logits[answers[0]] - unknown
+    return answers, score < model.reject_threshold, score
 
 
 DECIDING = [
     (sizes, unknown, threshold)
-    for sizes, unknown in (([6], -1), ([6], 5), ([6], 0), ([2, 4], 1), ([2, 2, 2], -1))
+    for sizes, unknown in (([6], -1), ([6], 5), ([6], 0), ([2, 4], 1), ([2, 4], 0), ([2, 2, 2], -1))
     for threshold in (0, 1, -1, 2**31 - 1, -(2**31))
 ]
 
 
+SHIM = """#include "quads.h"
+int decide(const uint16_t *sizes, uint16_t n_slots, int16_t unknown_class, int32_t threshold,
+           const int32_t *logits, uint16_t *answers);
+int decide(const uint16_t *sizes, uint16_t n_slots, int16_t unknown_class, int32_t threshold,
+           const int32_t *logits, uint16_t *answers) {
+  quads_slot_t slots[6] = {{0}};
+  for (uint16_t i = 0; i < n_slots; i++) {
+    slots[i].first = (uint16_t)(i == 0 ? 0 : slots[i - 1].first + slots[i - 1].n_labels);
+    slots[i].n_labels = sizes[i];
+  }
+  quads_model_t model = quads_model;
+  model.slots = slots;
+  model.n_slots = n_slots;
+  model.unknown_class = unknown_class;
+  model.reject_threshold = threshold;
+  return quads_decide(&model, logits, answers);
+}
+"""
+DECIDE_DIMS = Dimensions(n_mels=40, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=6)
+
+
 @pytest.fixture(scope="module")
-def deciders(tmp_path_factory: pytest.TempPathFactory) -> list[tuple[PackedModel, ctypes.CDLL]]:
-    dims = Dimensions(n_mels=40, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=6)
-    folder = tmp_path_factory.mktemp("decide")
-    source = '#include "quads.h"\nint decide(const int32_t *logits, uint16_t *answers);\n'
-    source += "int decide(const int32_t *logits, uint16_t *answers) {\n"
-    source += "  return quads_decide(&quads_model, logits, answers);\n}\n"
-    found = []
-    for number, (sizes, unknown, threshold) in enumerate(DECIDING):
-        model = dataclasses.replace(
-            random_model(dims, slots=sizes), unknown_class=unknown, reject_threshold=threshold
+def library(tmp_path_factory: pytest.TempPathFactory) -> ctypes.CDLL:
+    out = tmp_path_factory.mktemp("decide")
+    csource.write_sources(random_model(DECIDE_DIMS), out)
+    (out / "shim.c").write_text(SHIM)
+    sources = [out / "shim.c", out / "model_data.c", FIRMWARE / "src" / "quads.c"]
+    sources += sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
+    includes = [out, FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "frontend"]
+    return compile_shared(sources, includes, out)
+
+
+@pytest.fixture(scope="module")
+def models() -> list[PackedModel]:
+    return [
+        dataclasses.replace(
+            random_model(DECIDE_DIMS, slots=sizes),
+            unknown_class=unknown,
+            reject_threshold=threshold,
         )
-        out = folder / str(number)
-        csource.write_sources(model, out)
-        (out / "shim.c").write_text(source)
-        sources = [out / "shim.c", out / "model_data.c", FIRMWARE / "src" / "quads.c"]
-        sources += sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
-        includes = [out, FIRMWARE / "include", FIRMWARE / "src", FIRMWARE / "src" / "frontend"]
-        found.append((model, compile_shared(sources, includes, out)))
-    return found
+        for sizes, unknown, threshold in DECIDING
+    ]
+
+
+def on_device(library: ctypes.CDLL, model: PackedModel, logits: list[int]) -> tuple[int, list[int]]:
+    sizes = slot_table.sizes(model.slots)
+    answers = (ctypes.c_uint16 * len(sizes))()
+    decision = library.decide(
+        (ctypes.c_uint16 * len(sizes))(*sizes),
+        ctypes.c_uint16(len(sizes)),
+        ctypes.c_int16(model.unknown_class),
+        ctypes.c_int32(model.reject_threshold),
+        (ctypes.c_int32 * 6)(*logits),
+        answers,
+    )
+    return decision, list(answers)
 
 
 @settings(deadline=None, max_examples=60)
 @given(logits=LOGITS)
 def test_reference_and_device_decide_as_written(
-    deciders: list[tuple[PackedModel, ctypes.CDLL]], logits: list[int]
+    library: ctypes.CDLL, models: list[PackedModel], logits: list[int]
 ) -> None:
-    for model, library in deciders:
-        answers, rejected, margin = by_hand(model, logits)
+    for model in models:
+        answers, rejected, score = by_hand(model, logits)
         array = np.array([logits], np.int32)
         found, said = decide(model, array)
         assert (found.tolist(), said.tolist()) == ([answers], [rejected])
-        assert margins(model, array)[1].tolist() == [margin]
-        out = (ctypes.c_uint16 * len(model.slots))()
-        values = (ctypes.c_int32 * 6)(*logits)
-        assert library.decide(values, out) == int(not rejected)
-        assert list(out) == answers
+        assert scores(model, array)[1].tolist() == [score]
+        assert on_device(library, model, logits) == (int(not rejected), answers)
 
 
-def test_device_refuses_null_pointers(deciders: list[tuple[PackedModel, ctypes.CDLL]]) -> None:
-    _, library = deciders[0]
-    assert library.decide(None, (ctypes.c_uint16 * 1)(7)) == -1
-    assert library.decide((ctypes.c_int32 * 6)(), None) == -1
+def test_device_refuses_null_pointers(library: ctypes.CDLL) -> None:
+    answers = (ctypes.c_uint16 * 1)(7)
+    logits = (ctypes.c_int32 * 6)()
+    assert library.quads_decide(None, logits, answers) == -1
+    assert library.decide((ctypes.c_uint16 * 1)(6), 1, -1, 0, None, answers) == -1
+    assert library.decide((ctypes.c_uint16 * 1)(6), 1, -1, 0, logits, None) == -1
+    assert answers[0] == 7
 
 
 def test_threshold_zero_rejects_what_the_unknown_class_wins() -> None:
     model = dataclasses.replace(
-        random_model(Dimensions(8, 2, 8, 1, 1, 3), slots=[3]), unknown_class=2
+        random_model(Dimensions(8, 2, 8, 1, 1, 3), slots=[3]), unknown_class=2, reject_threshold=0
     )
     logits = np.array(list(itertools.product(range(3), repeat=3)), np.int32)
     _, rejected = decide(model, logits)

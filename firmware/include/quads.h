@@ -116,7 +116,7 @@ typedef struct {
   const quads_slot_t *slots; /* [n_slots]; a model of plain intents has one */
   uint16_t n_slots;
   int16_t unknown_class;    /* label of slots[0] for what is no command; -1: there is none */
-  int32_t reject_threshold; /* least margin of an accepted command */
+  int32_t reject_threshold; /* least score of an accepted command */
   uint16_t n_mels, n_frames, n_tokens, d_model, n_heads, n_layers, n_classes;
   quads_linear_t conv1;
   const int8_t *conv1_gelu; /* [256] */

@@ -124,36 +124,26 @@ uint16_t quads_argmax(const int32_t *logits, uint16_t n_classes) {
   return best;
 }
 
-/* The slot's greatest logit but for label `skip`; `answer` is its label. There is another one. */
-static int32_t greatest(const int32_t *logits, uint16_t n_labels, int32_t skip, uint16_t *answer) {
-  int32_t max = 0;
-  int found = 0;
-  for (uint16_t i = 0; i < n_labels; i++) {
-    if (i != skip && (!found || logits[i] > max)) {
-      max = logits[i];
-      *answer = i;
-      found = 1;
+/* The first label with the greatest logit, but for `skip`; there are two labels at least. */
+static uint16_t best_label(const int32_t *logits, uint16_t n_labels, int32_t skip) {
+  uint16_t best = skip == 0 ? 1 : 0;
+  for (uint16_t i = (uint16_t)(best + 1); i < n_labels; i++) {
+    if (i != skip && logits[i] > logits[best]) {
+      best = i;
     }
   }
-  return max;
+  return best;
 }
 
 int quads_decide(const quads_model_t *model, const int32_t *logits, uint16_t *answers) {
-  int decision = QUADS_ACCEPTED;
-
   if (model == NULL || logits == NULL || answers == NULL) {
     return QUADS_ERROR_ARGUMENT;
   }
+  const int32_t unknown = model->unknown_class;
   for (uint16_t s = 0; s < model->n_slots; s++) {
     const quads_slot_t *slot = &model->slots[s];
-    const int32_t *part = logits + slot->first;
-    uint16_t other = 0;
-    const int32_t best =
-        greatest(part, slot->n_labels, s == 0 ? model->unknown_class : -1, &answers[s]);
-    const int32_t next = greatest(part, slot->n_labels, answers[s], &other);
-    if ((int64_t)best - next < model->reject_threshold) {
-      decision = QUADS_REJECTED;
-    }
+    answers[s] = best_label(logits + slot->first, slot->n_labels, s == 0 ? unknown : -1);
   }
-  return decision;
+  const int64_t score = (int64_t)logits[answers[0]] - (unknown >= 0 ? logits[unknown] : 0);
+  return score < model->reject_threshold ? QUADS_REJECTED : QUADS_ACCEPTED;
 }

@@ -16,7 +16,7 @@ _SCALARS = {
     "pool_multiplier": "requantization of the token sums to the head's input",
     "logit_scale": "float, real value of one LSB of a logit",
     "unknown_class": "label of the first slot that stands for what is no command; −1: none",
-    "reject_threshold": "least margin of an accepted command, in LSB of a logit",
+    "reject_threshold": "least score of an accepted command, in LSB of a logit",
     "MATRIX.bits": "bits per index",
     "MATRIX.weight_scale": "float, real value of one LSB of a centroid, of the largest channel",
     "MATRIX.input_scale": "float, real value of one LSB of the input",
@@ -45,8 +45,8 @@ provenance). A reader refuses other versions, missing or surplus tensors, wrong 
 values that break a bound of the arithmetic, and contents that do not match the hash.
 
 Version 1 files are read, too: `labels` in place of `slots` (one slot, `intent`), no `frontend`
-(`float`), no `unknown_class` (−1) and no `reject_threshold` (0). Their stored hash is checked as
-written; the model's own hash is that of its version {version} form.
+(`float`), no `unknown_class` (−1) and no `reject_threshold` (−2³¹: nothing is rejected). Their
+stored hash is checked as written; the model's own hash is that of its version {version} form.
 
 ## Tensors
 

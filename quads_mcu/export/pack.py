@@ -26,6 +26,7 @@ from quads_mcu.model_format import (
     LAYER_LINEARS,
     MEL_SCALE,
     MEL_ZERO_POINT,
+    NEVER_REJECT,
     NORM_FRACTION_BITS,
     PackedLayer,
     PackedLinear,
@@ -172,6 +173,7 @@ def pack_source(source: PackedSource) -> PackedModel:
     pooled = grid("pooled").scale
     pool = grid("norm").scale / (dims.n_tokens * pooled) / 256
     head = _linear(source, "head", Grid(pooled), None)
+    unknown = slot_table.unknown_class(source.slots)
     model = PackedModel(
         dims=dims,
         slots=source.slots,
@@ -188,7 +190,8 @@ def pack_source(source: PackedSource) -> PackedModel:
         pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
-        unknown_class=slot_table.unknown_class(source.slots),
+        unknown_class=unknown,
+        reject_threshold=0 if unknown >= 0 else NEVER_REJECT,
         provenance=dict(source.provenance),
     )
     try:

@@ -174,37 +174,34 @@ class Reference:
         return e
 
 
-def margins(
+def scores(
     model: PackedModel, logits: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Return each slot's answer and the utterance's margin (docs/arithmetic.md, section 7).
+    """Return each slot's answer and the utterance's score (docs/arithmetic.md, section 7).
 
     Args:
         logits: int32 (N, n_classes).
     Returns:
         int64 (N, n_slots), indices into the slots' labels, never the unknown one; int64 (N,), the
-        least distance over the slots from the answer's logit to the slot's next greatest.
+        first slot's greatest logit, less the unknown class' where there is one.
     """
-    answers, distances = [], []
-    for place, segment in enumerate(segments(model.slots)):
-        part = logits[:, segment].astype(np.int64)
-        known = part.copy()
-        if place == 0 and model.unknown_class >= 0:
-            known[:, model.unknown_class] = -(1 << 62)
-        best = known.argmax(axis=1)
-        greatest = np.take_along_axis(part, best[:, None], axis=1)[:, 0]
-        np.put_along_axis(part, best[:, None], -(1 << 62), axis=1)
-        answers.append(best)
-        distances.append(greatest - part.max(axis=1))
-    return np.stack(answers, axis=1), np.min(distances, axis=0)
+    exact = logits.astype(np.int64)
+    known = exact.copy()
+    unknown: Int | int = 0
+    if model.unknown_class >= 0:
+        unknown = exact[:, model.unknown_class]
+        known[:, model.unknown_class] = -(1 << 62)
+    parts = [known[:, segment] for segment in segments(model.slots)]
+    answers = np.stack([part.argmax(axis=1) for part in parts], axis=1)
+    return answers, parts[0].max(axis=1) - unknown
 
 
 def decide(
     model: PackedModel, logits: NDArray[np.int32]
 ) -> tuple[NDArray[np.int64], NDArray[np.bool_]]:
     """Return what a device says: answers, int64 (N, n_slots), and which are rejected, bool (N,)."""
-    answers, margin = margins(model, logits)
-    return answers, margin < model.reject_threshold
+    answers, score = scores(model, logits)
+    return answers, score < model.reject_threshold
 
 
 def _bit_length(values: Int) -> Int:

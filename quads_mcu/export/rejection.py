@@ -1,7 +1,7 @@
 """The threshold below which a device rejects an utterance, and what it costs.
 
-Everything is measured with the integer reference, on margins (docs/arithmetic.md, section 7): of
-the commands of a split and of what is no command, `[data] unknown` and silence.
+Everything is measured with the integer reference, on scores (docs/arithmetic.md, section 7): of the
+commands of a split and of what is no command, `[data] unknown` and silence.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ from quads_mcu.audio.frontend import features
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ExportError
-from quads_mcu.export.reference import Reference, margins
+from quads_mcu.export.reference import Reference, scores
 from quads_mcu.model_format import PackedModel
 
 _BATCH = 32
 _INT32 = (-(2**31), 2**31 - 1)
 
-Margins = NDArray[np.int64]
+Scores = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
 class Heard:
-    """Margins of a split's commands, (N,), and of the other windows, (M,); hours of the latter."""
+    """Scores of a split's commands, (N,), and of the other windows, (M,); hours of the latter."""
 
     split: str
-    commands: Margins
-    others: Margins
+    commands: Scores
+    others: Scores
     hours: float
 
     def false_accepts(self, threshold: int) -> int:
@@ -109,7 +109,7 @@ def point(heard: Heard, threshold: int) -> dict[str, Any]:
 
 
 def listen(model: PackedModel, config: Config, split: str, progress: Progress) -> Heard:
-    """Return the margins of everything in a split, computed by the integer reference.
+    """Return the scores of everything in a split, computed by the integer reference.
 
     Raises:
         ConfigError, AudioError: the data cannot be read.
@@ -123,17 +123,17 @@ def listen(model: PackedModel, config: Config, split: str, progress: Progress) -
     samples = int(others.lengths.sum()) + quiet.size
     return Heard(
         split,
-        _margins(model, commands.pcm, progress),
-        _margins(model, np.concatenate([others.pcm, quiet]), progress),
+        _scores(model, commands.pcm, progress),
+        _scores(model, np.concatenate([others.pcm, quiet]), progress),
         samples / SAMPLE_RATE / 3600,
     )
 
 
-def _margins(model: PackedModel, pcm: NDArray[np.int16], progress: Progress) -> Margins:
+def _scores(model: PackedModel, pcm: NDArray[np.int16], progress: Progress) -> Scores:
     reference, dims = Reference(model), model.dims
     found = np.empty(len(pcm), np.int64)
     for at in range(0, len(pcm), _BATCH):
         mel = features(pcm[at : at + _BATCH], dims.n_mels, dims.n_frames, model.frontend)
-        found[at : at + _BATCH] = margins(model, reference.logits(mel))[1]
-        progress("margins", min(at + _BATCH, len(pcm)), len(pcm))
+        found[at : at + _BATCH] = scores(model, reference.logits(mel))[1]
+        progress("scores", min(at + _BATCH, len(pcm)), len(pcm))
     return found

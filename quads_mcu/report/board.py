@@ -15,7 +15,7 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.build import Build
 from quads_mcu.device.memory import place
 from quads_mcu.export.project import Cost
-from quads_mcu.model_format import STAGES, PackedModel
+from quads_mcu.model_format import NEVER_REJECT, STAGES, PackedModel
 from quads_mcu.paths import data_dir
 from quads_mcu.report import evaluation
 from quads_mcu.report.statistics import confusion, per_slot, whole_command, wilson_interval
@@ -108,7 +108,7 @@ class BoardReport:
         found[f"{bits}-bit reference"] = whole_command(truth, reference, known).to_json()
         found[self.board.name] = whole_command(truth, board, known).to_json()
         self.values["equality"]["utterances"] = len(truth)
-        if self.model.unknown_class >= 0 or self.model.reject_threshold > 0:
+        if self.model.unknown_class >= 0 or self.model.reject_threshold > NEVER_REJECT:
             count = int(rejected.sum())
             share = [round(100 * bound, 3) for bound in wilson_interval(count, len(truth))]
             self.values["rejected"] = {
