@@ -98,25 +98,28 @@ def _print_frontend(rows: list[Row]) -> None:
 
 
 def _print_models(rows: list[Row]) -> None:
-    columns = ("board", "student", "MMAC", "M instructions", "limit", "", "prediction",
-               "arena", "limit", "", "flash", "RAM")  # fmt: skip
+    size = f"{benchmarks.WINDOW_S:g} s, {benchmarks.N_MELS} mels, {benchmarks.MODEL_BITS} bit"
     lines = [
-        (row["board"], row["preset"], f"{row['macs'] / 1e6:.0f}",
+        (f"{row['board']} {row['preset']}", f"{row['macs'] / 1e6:.0f}",
          f"{row['instructions'] / 1e6:,.1f}", *_verdict("models", row, "instructions", 1e6),
-         _error(row), f"{row['arena_bytes']:,}", *_verdict("models", row, "arena_bytes"),
-         f"{row['flash_bytes']:,}", f"{row['ram_bytes']:,}")
+         _error(row))
         for row in rows
     ]  # fmt: skip
-    console.table(
-        f"Whole models, {benchmarks.WINDOW_S:g} s, {benchmarks.N_MELS} mels, "
-        f"{benchmarks.MODEL_BITS} bit, one utterance from PCM to logits", columns, lines,
-    )  # fmt: skip
+    columns = ("board, student", "MMAC", "M instructions", "limit", "", "prediction")
+    console.table(f"Whole models, {size}, one utterance from PCM to logits", columns, lines)
+    lines = [
+        (f"{row['board']} {row['preset']}", f"{row['arena_bytes']:,}",
+         *_verdict("models", row, "arena_bytes"), f"{row['flash_bytes']:,}",
+         f"{row['ram_bytes']:,}")
+        for row in rows
+    ]  # fmt: skip
+    console.table("Memory, bytes", ("board, student", "arena", "limit", "", "flash", "RAM"), lines)
     stages = list(rows[0]["stages"])
     lines = [
-        (row["board"], row["preset"], *(f"{row['stages'][s] / 1e6:,.2f}" for s in stages))
+        (f"{row['board']} {row['preset']}", *(f"{row['stages'][s] / 1e6:,.2f}" for s in stages))
         for row in rows
     ]
-    console.table("The same by stage, M instructions", ("board", "student", *stages), lines)
+    console.table("The same by stage, M instructions", ("board, student", *stages), lines)
 
 
 def _error(row: Row) -> str:

@@ -47,9 +47,10 @@ def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-n_bytes // alignment) * alignment
 
 
-def result_bytes(n_layers: int, n_classes: int, n_slots: int) -> int:
-    """Return the bytes that depend on the model: logits, answers, ticks by place and stage."""
-    return padded(4 * n_classes + 2 * n_slots) + 8 * len(STAGES) * (n_layers + 2)
+def result_bytes(model: PackedModel) -> int:
+    """Return the bytes of an inference's logits, answers, and ticks by place and stage."""
+    ticks = 8 * len(STAGES) * (model.dims.n_layers + 2)
+    return padded(4 * model.dims.n_classes + 2 * len(model.slots)) + ticks
 
 
 def measure(elf: Path, model: PackedModel) -> FirmwareSizes:
@@ -60,13 +61,13 @@ def measure(elf: Path, model: PackedModel) -> FirmwareSizes:
     """
     image = Elf(elf)
     objects = {symbol.name: symbol.size_bytes for symbol in image.objects()}
-    n_layers, n_classes, n_slots = model.dims.n_layers, model.dims.n_classes, len(model.slots)
+    n_classes, n_slots = model.dims.n_classes, len(model.slots)
     data = sum(image.section_bytes(name) for name in (".stack", ".data", ".bss"))
     return FirmwareSizes(
         code=image.section_bytes(".text"),
         constants=image.section_bytes(".rodata") + image.section_bytes(".data"),
-        data=data - result_bytes(n_layers, n_classes, n_slots),
-        layer=objects["layers"] // n_layers,
+        data=data - result_bytes(model),
+        layer=objects["layers"] // model.dims.n_layers,
         slot=objects["slots"] // n_slots,
         model=objects["quads_model"],
         pointer=objects["labels"] // n_classes,

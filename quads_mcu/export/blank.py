@@ -1,7 +1,7 @@
 """A packed model of given sizes whose weights are all zero.
 
-It takes the memory and the instructions of a trained one, so that a size can be analyzed, built
-and profiled before anything is trained.
+It takes the memory of a trained one and about its instructions (up to 3 % more), so that a size
+can be analyzed, built and profiled before anything is trained.
 """
 
 from __future__ import annotations

@@ -91,8 +91,7 @@ def _needs(
         "code": sizes.code,
         "constants": sizes.constants,
         "weights": sum(map(padded, parts)),
-        "data": sizes.data
-        + result_bytes(model.dims.n_layers, model.dims.n_classes, len(model.slots)),
+        "data": sizes.data + result_bytes(model),
         "arena": padded(arena_bytes),
     }
 
