@@ -225,7 +225,7 @@ def test_pace() -> None:
 def _hello(unit: str) -> listening.Hello:
     return listening.Hello(
         1, 1, "", "", "", 40, 100, 4, 64, 0, 0, tick_numerator=5, tick_denominator=8,
-        tick_unit=unit, n_stages=7, n_clips=1,
+        tick_unit=unit, n_stages=7, n_clips=1, reject_threshold=0, slots=(4,),
     )  # fmt: skip
 
 

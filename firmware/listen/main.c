@@ -3,6 +3,7 @@
 
 #include "../app/clips.h"
 #include "../app/identity.h"
+#include "../app/result.h"
 #include "listen_settings.h"
 #include "model.h"
 #include "quads_link.h"
@@ -27,8 +28,6 @@ static const quads_gate_settings_t settings = QUADS_LISTEN_SETTINGS;
 static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
 static int8_t
     ring[QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)];
-static int32_t logits[QUADS_MODEL_CLASSES];
-static uint16_t answers[QUADS_MODEL_SLOTS];
 static quads_listen_t listener;
 static int16_t pcm[CHUNK_SAMPLES];
 static uint8_t running;
@@ -82,8 +81,8 @@ static void keep_event(const quads_listen_event_t *heard) {
   quads_port_audio_state(&audio);
   event->heard = *heard;
   event->answered_sample = audio.made;
-  memcpy(event->answers, answers, sizeof answers);
-  memcpy(event->logits, logits, sizeof logits);
+  memcpy(event->answers, result_answers, sizeof event->answers);
+  memcpy(event->logits, result_logits, sizeof event->logits);
   event->features_crc = 0;
   if (heard->kind != QUADS_HEARD_LOST) {
     event->features_crc = quads_crc32(0, (const uint8_t *)quads_features(&listener.quads),
@@ -128,7 +127,8 @@ static uint8_t start(uint32_t index, quads_port_recording_t *recording) {
     return QUADS_LINK_BAD_VALUE;
   }
   if (quads_listen_init(&listener, &quads_model, arena, sizeof arena, ring,
-                        QUADS_LISTEN_RING_FRAMES, logits, answers, &settings) != QUADS_OK) {
+                        QUADS_LISTEN_RING_FRAMES, result_logits, result_answers,
+                        &settings) != QUADS_OK) {
     return QUADS_LINK_INTERNAL;
   }
   n_events = events_forgotten = events_dropped = 0;
