@@ -259,6 +259,7 @@ def traces(scale: float = 1.0, offset: float = 0.0) -> list[tuple[dict, dict]]:
 @pytest.mark.parametrize(
     ("scale", "offset", "reason"),
     [(1.5, 0.0, "times 1.500: a scale is wrong"), (1.0, 0.5, "a bias or a zero point"),
+     (0.0, 1.0, "B is constant"),
      (-1.0, 0.0, "correlation -1.000"), (0.001, 0.0, "a scale is wrong"),
      (1.0, np.nan, "not finite")],
 )  # fmt: skip

@@ -182,6 +182,8 @@ def _relative(error: float, size: float) -> float:
 def _why(found: Comparison) -> str:
     if not np.isfinite(found.error):
         return "values that are not finite"
+    if found.std[1] == 0 < found.std[0]:
+        return "B is constant: an operator that saturates, or weights that are all alike"
     if found.correlation > 0.98 and abs(found.gain - 1) > 0.1:
         return f"B is A times {found.gain:.3f}: a scale is wrong"
     if found.correlation > 0.98:

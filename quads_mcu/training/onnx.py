@@ -24,6 +24,7 @@ from quads_mcu.training.trainer import FLOAT_STUDENT, QUANTIZED_STUDENT, logits_
 
 OPSET = 17
 INPUT, OUTPUT = "mel", "logits"
+_TANH_RANGE = 4.0
 
 
 def float_student(run_dir: Path) -> Student:
@@ -110,9 +111,14 @@ class StaticStudent(nn.Module):
 
 
 def _gelu(x: Tensor) -> Tensor:
-    """GELU, tanh form. The half stands in front, where the converter leaves it a layer of its own
-    instead of folding it into the matrix that follows."""
-    return (0.5 * x) * (1 + torch.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x * x * x)))
+    """GELU, tanh form, as int8 can follow it: float32 (...) -> the same shape.
+
+    Beyond +-4 the tanh is 1 but for 4e-5; without the clamp a single large x makes the int8 grid of
+    its cube too coarse for the others. The half stands in front, where the converter leaves it a
+    layer of its own instead of folding it into the matrix that follows.
+    """
+    c = x.clamp(-_TANH_RANGE, _TANH_RANGE)
+    return (0.5 * x) * (1 + torch.tanh(math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c)))
 
 
 def export(student: Student, path: Path) -> None:
