@@ -54,8 +54,9 @@ def test_memory_is_predicted_to_the_byte(tmp_path: Path, board_name: str, n_mels
     _, version = build.find_compiler(board)
     if version != firmware_sizes.compiler(board):
         pytest.skip(f"sizes are kept for {firmware_sizes.compiler(board)}, here is {version}")
-    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=3)
-    other = replace(random_model(dims, bits=3, seed=8), labels=("on", "light on", "é" * 7))
+    dims = replace(DIMS, n_mels=n_mels, n_frames=30, d_model=24, n_heads=3, n_layers=1, n_classes=5)
+    slots = (Slot("what", ("on", "light on", "é" * 7)), Slot("where", ("none", "on")))
+    other = replace(random_model(dims, bits=3, seed=8), slots=slots)
     csource.write_sources(other, tmp_path / "source", board.kernels)
     found = build.build(board, tmp_path / "source", tmp_path / "build")
     assert tuple(memory.place(board, project.predict(other, board).needs)) == found.regions

@@ -38,7 +38,7 @@ static int32_t logits[QUADS_MODEL_CLASSES];
 
 static quads_t runtime;
 static window_t window;
-static uint16_t answers[QUADS_MODEL_SLOTS];
+static uint16_t answers[QUADS_MAX_SLOTS]; /* as long for every model: so is the code */
 static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;

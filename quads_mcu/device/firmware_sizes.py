@@ -28,13 +28,15 @@ class FirmwareSizes:
     """Bytes of a board's firmware, each a multiple of ALIGNMENT, and of its model's C structs.
 
     code; constants: tables and initial values; data: stack and static data without arena and
-    logits. layer, model, pointer: of quads_layer_t, quads_model_t and a pointer.
+    logits. layer, slot, model, pointer: of quads_layer_t, quads_slot_t, quads_model_t and a
+    pointer.
     """
 
     code: int
     constants: int
     data: int
     layer: int
+    slot: int
     model: int
     pointer: int
 
@@ -45,7 +47,7 @@ def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
 
 
 def measure(elf: Path, n_layers: int, n_classes: int) -> FirmwareSizes:
-    """Return the sizes in a firmware built with a model of n_layers and n_classes.
+    """Return the sizes in a firmware built with a model of n_layers, n_classes and one slot.
 
     Raises:
         BuildError: not an ELF file.
@@ -59,6 +61,7 @@ def measure(elf: Path, n_layers: int, n_classes: int) -> FirmwareSizes:
         constants=image.section_bytes(".rodata") + image.section_bytes(".data"),
         data=data - logits,
         layer=objects["layers"] // n_layers,
+        slot=objects["slots"],
         model=objects["quads_model"],
         pointer=objects["labels"] // n_classes,
     )

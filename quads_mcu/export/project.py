@@ -77,14 +77,16 @@ def _needs(
 ) -> dict[str, int]:
     """Bytes by content, as compiler and linker script lay them out: everything is padded."""
     found = firmware_sizes.load(board, model.dims.n_mels)
-    sizes = found or FirmwareSizes(0, 0, board.stack_bytes, 0, 0, 0)
-    labels = (padded(len(label.encode()) + 1, 4) for label in model.labels)
+    sizes = found or FirmwareSizes(0, 0, board.stack_bytes, 0, 0, 0, 0)
+    texts = {*model.labels, *(slot.name for slot in model.slots)}
+    strings = (padded(len(text.encode()) + 1, 4) for text in texts)
     parts = [
         *tensor_bytes,
         sizes.layer * model.dims.n_layers,
         sizes.pointer * model.dims.n_classes,
+        sizes.slot * len(model.slots),
         sizes.model,
-        sum(labels) if found else 0,
+        sum(strings) if found else 0,
     ]
     return {
         "code": sizes.code,
