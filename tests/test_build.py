@@ -20,6 +20,7 @@ from quads_mcu.device.link import Link
 from quads_mcu.errors import BuildError
 from quads_mcu.export import csource, planner, project
 from quads_mcu.export.reference import Reference
+from quads_mcu.slots import Slot
 
 HOST = boards.load("host")
 AN386 = boards.load("qemu-an386")
