@@ -19,14 +19,10 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.run_dir import write_text
 
-N_LAYERS, N_CLASSES = 2, 6
-
 
 def any_model(n_mels: int) -> PackedModel:
     """A model; which one makes no difference."""
-    dims = Dimensions(
-        n_mels=n_mels, n_frames=50, d_model=32, n_heads=2, n_layers=N_LAYERS, n_classes=N_CLASSES
-    )
+    dims = Dimensions(n_mels=n_mels, n_frames=50, d_model=32, n_heads=2, n_layers=2, n_classes=6)
     return random_model(dims, seed=0)
 
 
@@ -39,7 +35,7 @@ def measure(board: boards.Board, folder: Path) -> dict[str, object]:
         model = replace(any_model(n_mels), frontend=board.frontend)
         csource.write_sources(model, source, board.kernels)
         built = build.build(board, source, folder / "build")
-        sizes[n_mels] = firmware_sizes.measure(built.elf, N_LAYERS, N_CLASSES)
+        sizes[n_mels] = firmware_sizes.measure(built.elf, model)
         version = built.compiler
     return firmware_sizes.entry(version, sizes)
 

@@ -158,6 +158,37 @@ def test_head(emulated: tuple[EmulatedKernels, str], bits: int) -> None:
         np.testing.assert_array_equal(outcome.arrays[1], wanted)
 
 
+# Executed instructions per multiply-accumulate, everything included: (n_out, n_in, rows, rows per
+# call as an arena of the paper-size student has room for, limit).
+INSTRUCTIONS = [
+    (384, 384, 150, 52, 0.80),
+    (1536, 384, 150, 20, 0.80),
+    (384, 1536, 150, 20, 0.82),
+    (96, 96, 150, 52, 0.88),
+    (384, 384, 4, 4, 1.15),
+    (384, 384, 1, 1, 1.62),
+]
+
+
+@pytest.mark.parametrize("core", ["m4", "m7", "m33"])
+def test_dsp_layers_stay_within_their_instructions(core: str) -> None:
+    _require_tools()
+    rng = np.random.default_rng(0)
+    per_product = {}
+    with EmulatedKernels(core, "dsp") as built:
+        for n, k, rows, block, limit in INSTRUCTIONS:
+            w = _Weights.make(rng, "dsp", n, k, 4)
+            calls = []
+            for count in [block] * (rows // block) + [rows % block] * (rows % block > 0):
+                x, y = _random(rng, count, k), np.zeros((count, n), np.int8)
+                workspace = _workspace(kernels.kernels("dsp").linear_bytes(count, k))
+                arguments = (x, k, count, w.record, 0, n, y, n, workspace)
+                calls.append(Call("quads_linear_s8", arguments))
+            total = sum(outcome.instructions for outcome in built.run(calls))
+            per_product[n, k, rows] = (total / (n * k * rows), limit)
+    assert all(found <= limit for found, limit in per_product.values()), per_product
+
+
 # The harness itself.
 
 NOPS = """

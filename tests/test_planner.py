@@ -129,8 +129,8 @@ def test_presets_leave_no_gaps(preset: str, n_mels: int, window_s: float, varian
 def test_known_sizes(
     preset: str, n_mels: int, window_s: float, limit_bytes: int, variant: str
 ) -> None:
-    if (preset, n_mels, variant) == ("d96x2", 80, "helium"):
-        limit_bytes = 84_000  # its attention takes more keys and values at a time
+    if (preset, variant) == ("d96x2", "helium"):
+        limit_bytes += 2_000  # its attention takes more keys and values at a time
     dims = dimensions(preset, n_mels=n_mels, window_s=window_s, n_classes=31)
     assert planner.plan(dims, variant).arena_bytes <= limit_bytes
 

@@ -6,6 +6,7 @@
 #include "quads.h"
 #include "quads_link.h"
 #include "quads_port.h"
+#include "result.h"
 
 #define MAX_PAYLOAD_BYTES 1024u
 #define PIECE_SAMPLES 160u /* PCM is converted and pushed in pieces of this size */
@@ -34,11 +35,9 @@ typedef struct {
 /* What depends on the model has its own place in the linker script, and the code takes sizes from
  * quads_model: so code and other data are the same for every model, and predicted exactly. */
 static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
-static int32_t logits[QUADS_MODEL_CLASSES];
 
 static quads_t runtime;
 static window_t window;
-static uint16_t answers[QUADS_MAX_SLOTS]; /* as long for every model: so is the code */
 static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;
@@ -289,12 +288,12 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     const quads_observer_t observer = {enter_stage, NULL};
     memset(stage_ticks + QUADS_STAGE_FRONTEND + 1, 0,
            (QUADS_STAGE_COUNT - QUADS_STAGE_FRONTEND - 1) * sizeof stage_ticks[0]);
-    const int error = quads_infer(&runtime, logits, &observer);
+    const int error = quads_infer(&runtime, result_logits, &observer);
     if (error != QUADS_OK) {
       send_internal(answer, error);
       return;
     }
-    rejected = quads_decide(&quads_model, logits, answers) != QUADS_ACCEPTED;
+    rejected = quads_decide(&quads_model, result_logits, result_answers) != QUADS_ACCEPTED;
     window.inferred = 1;
   }
   const uint16_t n_classes = quads_model.n_classes;
@@ -303,10 +302,10 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
   quads_send_u16(answer, quads_model.n_slots);
   quads_send_u16(answer, n_classes);
   for (uint16_t i = 0; i < quads_model.n_slots; i++) {
-    quads_send_u16(answer, answers[i]);
+    quads_send_u16(answer, result_answers[i]);
   }
   for (uint16_t i = 0; i < n_classes; i++) {
-    quads_send_u32(answer, (uint32_t)logits[i]);
+    quads_send_u32(answer, (uint32_t)result_logits[i]);
   }
   for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
     quads_send_u64(answer, stage_ticks[i]);

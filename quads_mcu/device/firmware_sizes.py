@@ -16,6 +16,7 @@ from typing import Any
 from quads_mcu.device.boards import Board
 from quads_mcu.device.elf import Elf
 from quads_mcu.errors import InstallationError
+from quads_mcu.model_format import PackedModel
 
 PATH = Path(__file__).with_suffix(".json")
 # What [audio] n_mels can be; for others the nearest is taken, which is off by some bytes.
@@ -27,8 +28,8 @@ ALIGNMENT = 8
 class FirmwareSizes:
     """Bytes of a board's firmware, each a multiple of ALIGNMENT, and of its model's C structs.
 
-    code; constants: tables and initial values; data: stack and static data without arena and
-    logits. layer, slot, model, pointer: of quads_layer_t, quads_slot_t, quads_model_t and a
+    code; constants: tables and initial values; data: stack and static data without arena, logits
+    and answers. layer, slot, model, pointer: of quads_layer_t, quads_slot_t, quads_model_t and a
     pointer.
     """
 
@@ -46,22 +47,27 @@ def padded(n_bytes: int, alignment: int = ALIGNMENT) -> int:
     return -(-n_bytes // alignment) * alignment
 
 
-def measure(elf: Path, n_layers: int, n_classes: int) -> FirmwareSizes:
-    """Return the sizes in a firmware built with a model of n_layers, n_classes and one slot.
+def result_bytes(n_classes: int, n_slots: int) -> int:
+    """Return the bytes of an inference's logits and answers."""
+    return padded(4 * n_classes + 2 * n_slots)
+
+
+def measure(elf: Path, model: PackedModel) -> FirmwareSizes:
+    """Return the sizes in a firmware built with `model`.
 
     Raises:
         BuildError: not an ELF file.
     """
     image = Elf(elf)
     objects = {symbol.name: symbol.size_bytes for symbol in image.objects()}
-    logits = padded(4 * n_classes)
+    n_classes, n_slots = model.dims.n_classes, len(model.slots)
     data = sum(image.section_bytes(name) for name in (".stack", ".data", ".bss"))
     return FirmwareSizes(
         code=image.section_bytes(".text"),
         constants=image.section_bytes(".rodata") + image.section_bytes(".data"),
-        data=data - logits,
-        layer=objects["layers"] // n_layers,
-        slot=objects["slots"],
+        data=data - result_bytes(n_classes, n_slots),
+        layer=objects["layers"] // model.dims.n_layers,
+        slot=objects["slots"] // n_slots,
         model=objects["quads_model"],
         pointer=objects["labels"] // n_classes,
     )

@@ -74,7 +74,6 @@ def render_format() -> str:
             "mel_zero_point": model_format.MEL_ZERO_POINT,
             "mel_clamp": model_format.MEL_CLAMP_LSB,
             "pooled_max": model_format.POOLED_MAX,
-            "max_slots": model_format.MAX_SLOTS,
             "exp_table": model_format.exp_table().tolist(),
             "stages": model_format.STAGES,
         },

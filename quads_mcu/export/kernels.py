@@ -85,7 +85,7 @@ DSP = replace(
     linear_bytes=_dsp_linear_bytes,
     attention_bytes=_dsp_attention_bytes,
     row_step=4,
-    least_rows=lambda n_tokens, d_model: max(n_tokens // 12, d_model // 40 * 4),
+    least_rows=lambda n_tokens, d_model: max(4, n_tokens // 12, d_model // 40 * 4),
 )
 
 # At 48 rows decoding is 4 % of the instructions.

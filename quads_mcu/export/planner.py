@@ -71,8 +71,10 @@ def plan(dims: Dimensions, variant: str = "plain") -> Plan:
         ExportError: unknown variant.
     """
     chosen = kernels(variant)
-    least = min(_divide(dims.n_tokens, 3), chosen.least_rows(dims.n_tokens, dims.d_model))
-    blocks = dict.fromkeys(BLOCKS, 1) | {"projections": least}
+    fewest = min(dims.n_tokens, chosen.row_step)
+    least = chosen.least_rows(dims.n_tokens, dims.d_model)
+    least = _whole_groups(dims.n_tokens, min(_divide(dims.n_tokens, 3), least), chosen.row_step)
+    blocks = dict.fromkeys(BLOCKS, fewest) | {"projections": least}
     budget = max(_needed(_tensors(dims, chosen, blocks), step) for step in STEPS)
     for step in BLOCKS:
         blocks[step] = _largest_block(dims, chosen, step, budget)
@@ -92,16 +94,20 @@ def _divide(a: int, b: int) -> int:
     return (a + b - 1) // b
 
 
+def _whole_groups(n_tokens: int, rows: int, row_step: int) -> int:
+    """Round rows up to whole groups, as far as there are tokens."""
+    return min(n_tokens, _divide(rows, row_step) * row_step)
+
+
 def _largest_block(dims: Dimensions, chosen: Kernels, step: str, budget: int) -> int:
     """Tokens of the fewest equal blocks with which `step` needs at most `budget` bytes."""
     t = dims.n_tokens
-    block = t
     for n_blocks in range(1, t + 1):
-        block = min(t, _divide(_divide(t, n_blocks), chosen.row_step) * chosen.row_step)
+        block = _whole_groups(t, _divide(t, n_blocks), chosen.row_step)
         blocks = dict.fromkeys(BLOCKS, 1) | {step: block}
         if _needed(_tensors(dims, chosen, blocks), step) <= budget:
-            return block
-    return 1
+            break
+    return block
 
 
 def _tensors(dims: Dimensions, chosen: Kernels, blocks: dict[str, int]) -> tuple[Tensor, ...]:

@@ -10,7 +10,7 @@ from quads_mcu import model_format
 from quads_mcu.console import Progress
 from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
-from quads_mcu.device.firmware_sizes import FirmwareSizes, padded
+from quads_mcu.device.firmware_sizes import FirmwareSizes, padded, result_bytes
 from quads_mcu.errors import ExportError
 from quads_mcu.export import csource, kernels, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
@@ -79,20 +79,20 @@ def _needs(
     found = firmware_sizes.load(board, model.dims.n_mels)
     sizes = found or FirmwareSizes(0, 0, board.stack_bytes, 0, 0, 0, 0)
     texts = {*model.labels, *(slot.name for slot in model.slots)}
-    strings = (padded(len(text.encode()) + 1, 4) for text in texts)
+    text_bytes = sum(padded(len(text.encode()) + 1, 4) for text in texts)
     parts = [
         *tensor_bytes,
         sizes.layer * model.dims.n_layers,
         sizes.pointer * model.dims.n_classes,
         sizes.slot * len(model.slots),
         sizes.model,
-        sum(strings) if found else 0,
+        text_bytes if found else 0,
     ]
     return {
         "code": sizes.code,
         "constants": sizes.constants,
         "weights": sum(map(padded, parts)),
-        "data": sizes.data + padded(4 * model.dims.n_classes),
+        "data": sizes.data + result_bytes(model.dims.n_classes, len(model.slots)),
         "arena": padded(arena_bytes),
     }
 

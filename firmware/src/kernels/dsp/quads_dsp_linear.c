@@ -2,6 +2,8 @@
 
 #include "quads_math.h"
 
+_Static_assert(sizeof(quads_dsp_gemm_t) == 36, "quads_dsp_gemm.S reads nine words");
+
 /* A last group of fewer than four rows repeats its last one. */
 static void widen(const int8_t *x, size_t x_stride, size_t rows, size_t n_in, uint32_t *panel) {
   for (size_t t = 0; t < rows; t += QUADS_DSP_GROUP) {
@@ -19,16 +21,16 @@ static void widen(const int8_t *x, size_t x_stride, size_t rows, size_t n_in, ui
 }
 
 void quads_dsp_linear(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
-                      size_t first_out, size_t n_out, void *y, size_t y_stride, size_t y_bytes,
-                      quads_dsp_gemm *gemm, void *workspace) {
+                      size_t first_out, size_t n_out, const quads_dsp_outputs_t *outputs,
+                      void *workspace) {
   uint32_t *table = workspace;
   uint32_t *tile = table + QUADS_DSP_TABLE_WORDS;
   uint32_t *panel = tile + w->n_in;
   const int32_t *m = w->multiplier + (w->per_channel ? first_out : 0);
   const size_t channel = w->per_channel; /* from one multiplier to the next */
   quads_dsp_gemm_t job = {
-      .tile = tile, .n_pairs = w->n_in / 2, .y = y, .y_stride = y_stride, .rows = rows};
-  uint8_t *out = y;
+      .tile = tile, .n_pairs = w->n_in / 2, .y_stride = outputs->y_stride, .rows = rows};
+  uint8_t *y = outputs->y;
 
   quads_dsp_pairs(w, table);
   widen(x, x_stride, rows, w->n_in, panel);
@@ -38,9 +40,9 @@ void quads_dsp_linear(const int8_t *x, size_t x_stride, size_t rows, const quads
     job.bias[1] = w->bias[n + 1];
     job.multiplier[0] = m[0];
     job.multiplier[1] = m[channel];
-    job.y = out;
-    gemm(&job, panel);
+    job.y = y;
+    outputs->gemm(&job, panel);
     m += 2 * channel;
-    out += 2 * y_bytes;
+    y += 2 * outputs->y_bytes;
   }
 }

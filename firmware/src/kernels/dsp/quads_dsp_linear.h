@@ -72,10 +72,18 @@ void quads_dsp_decode(const quads_linear_t *w, size_t first_row, const uint32_t 
 void quads_dsp_decode_4(const uint8_t *row0, const uint8_t *row1, size_t n_bytes,
                         const uint32_t *table, uint32_t *tile);
 
-/* All of a linear layer with more than a few rows: panel, tiles, and `gemm` for each. y and
- * y_stride are in bytes, y_bytes those of one output. Workspace: table, tile, panel. */
+/* Where a layer's outputs go, all in bytes: the first, from row to row, from channel to channel. */
+typedef struct {
+  uint8_t *y;
+  size_t y_stride;
+  size_t y_bytes;
+  quads_dsp_gemm *gemm;
+} quads_dsp_outputs_t;
+
+/* All of a linear layer with more than a few rows: a panel, and for every two channels a tile and
+ * outputs->gemm. Workspace: table, tile, panel. */
 void quads_dsp_linear(const int8_t *x, size_t x_stride, size_t rows, const quads_linear_t *w,
-                      size_t first_out, size_t n_out, void *y, size_t y_stride, size_t y_bytes,
-                      quads_dsp_gemm *gemm, void *workspace);
+                      size_t first_out, size_t n_out, const quads_dsp_outputs_t *outputs,
+                      void *workspace);
 
 #endif

@@ -3,6 +3,8 @@
 /* Up to so many rows of 4-bit weights are cheaper looked up for each row than decoded. */
 #define MOST_GEMV_ROWS 2
 
+_Static_assert(sizeof(quads_dsp_gemv_t) == 36, "quads_dsp_gemv.S reads nine words");
+
 static void gemv(const int8_t *x, const quads_linear_t *w, size_t first_out, size_t n_out,
                  const uint32_t *table, int16_t *wide, int8_t *y) {
   const int32_t m = w->multiplier[0];
@@ -28,8 +30,8 @@ void quads_linear_s8(const int8_t *x, size_t x_stride, size_t rows, const quads_
   uint32_t *table = workspace;
 
   if (w->bits != 4 || rows > MOST_GEMV_ROWS) {
-    quads_dsp_linear(x, x_stride, rows, w, first_out, n_out, y, y_stride, sizeof y[0],
-                     quads_dsp_gemm_s8, workspace);
+    const quads_dsp_outputs_t outputs = {(uint8_t *)y, y_stride, sizeof y[0], quads_dsp_gemm_s8};
+    quads_dsp_linear(x, x_stride, rows, w, first_out, n_out, &outputs, workspace);
     return;
   }
   quads_dsp_pairs(w, table);

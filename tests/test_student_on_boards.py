@@ -1,0 +1,87 @@
+"""The paper-size student (d=384 x 4 layers) on emulated boards, over real utterances.
+
+Needs the trained run (`quads-mcu train` in examples/s2i; QUADS_S2I_RUN or runs/s2i) and its
+recordings (QUADS_SHARED_DATA). `quads-mcu test --run runs/s2i --target BOARD --limit 50` does the
+same for a report.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import os
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from c_build import REPOSITORY
+from firmware_build import require
+
+from quads_mcu import model_format
+from quads_mcu.device import boards, build
+from quads_mcu.device.boards import Board
+from quads_mcu.device.client import Client
+from quads_mcu.device.flash import open_board
+from quads_mcu.device.measure import measure_stored
+from quads_mcu.errors import QuadsError
+from quads_mcu.export import csource, project
+from quads_mcu.report import evaluation
+from quads_mcu.run_dir import RunDir
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
+
+UTTERANCES = 50
+MIB = 1 << 20
+
+
+def silent(description: str, completed: float, total: float) -> None:
+    del description, completed, total
+
+
+@functools.cache
+def student() -> tuple[model_format.PackedModel, evaluation.Clips]:
+    """The packed student and utterances spread over its test split."""
+    run = RunDir(Path(os.environ.get("QUADS_S2I_RUN", REPOSITORY / "runs" / "s2i")))
+    if not run.model_path.is_file():
+        pytest.skip(f"{run.model_path} is not there: train examples/s2i, or set QUADS_S2I_RUN")
+    model = model_format.read(run.model_path)
+    try:
+        clips = evaluation.load_clips(run.config(), model.labels, "test", silent)
+    except QuadsError as problem:
+        pytest.skip(f"the recordings of s2i are not there: {problem}")
+    return model, clips.spread(UTTERANCES)
+
+
+def small_flash(board: Board) -> Board:
+    """The board with 1 MiB of flash, as chips of its kind have."""
+    first, *rest = board.memory
+    return replace(board, memory=(replace(first, size_bytes=min(first.size_bytes, MIB)), *rest))
+
+
+@pytest.mark.parametrize(("name", "large"), [("qemu-an386", "psram"), ("qemu-an547", "ddr")])
+def test_logits_equal_the_reference(tmp_path: Path, name: str, large: str) -> None:
+    model, clips = student()
+    board = small_flash(boards.load(name))
+    require(board)
+    assert (model.dims.d_model, model.dims.n_layers) == (384, 4)
+    csource.write_sources(model, tmp_path / "source", board.kernels)
+    built = build.build(board, tmp_path / "source", tmp_path / "build")
+    assert {one.region: one.contents for one in built.regions}[large] == ("weights",)
+    predicted = project.predict(model, board)
+
+    @contextlib.contextmanager
+    def open_client(store: Path | None) -> Iterator[Client]:
+        with open_board(board, built.elf, clips=store) as client:
+            client.check(model.model_hash)
+            yield client
+
+    spoken = [pcm[:n] for pcm, n in zip(clips.pcm, clips.lengths, strict=True)]
+    measured = measure_stored(open_client, spoken, workers=2, progress=silent)
+    features = evaluation.mel_features(clips.pcm, model.dims, silent)
+    logits = evaluation.reference_logits(model, features, silent)
+    assert measured.logits.shape == (UTTERANCES, model.dims.n_classes)
+    np.testing.assert_array_equal(measured.features, features)
+    np.testing.assert_array_equal(measured.logits, logits)
+    assert measured.stats.arena_used_bytes == predicted.arena_bytes
