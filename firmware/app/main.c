@@ -8,6 +8,7 @@
 #include "quads_link.h"
 #include "quads_port.h"
 #include "result.h"
+#include "ticks.h"
 
 #define MAX_PAYLOAD_BYTES 1024u
 #define PIECE_SAMPLES 160u /* PCM is converted and pushed in pieces of this size */
@@ -36,18 +37,24 @@ static uint8_t rejected;
 static uint8_t frame[MAX_PAYLOAD_BYTES + QUADS_OVERHEAD_BYTES];
 static quads_link_t device_link;
 
-/* Ticks by place and stage: before the encoder layers, in each, after them. */
-#define PLACES (QUADS_MODEL_LAYERS + 2u)
-static uint64_t stage_ticks[PLACES][QUADS_STAGE_COUNT];
-static uint16_t place;
-static uint8_t stage; /* being measured */
+static uint16_t place; /* being measured: a row of ticks_spent */
+static uint8_t stage;  /* being measured */
 static uint32_t stage_start;
+
+/* Rows of ticks_spent. */
+static uint16_t places(void) {
+  return (uint16_t)(quads_model.n_layers + 2u);
+}
+
+static void clear_ticks(void) {
+  memset(ticks_spent, 0, places() * sizeof ticks_spent[0]);
+}
 
 static void enter_stage(void *context, uint8_t entered) {
   (void)context;
   const uint32_t now = quads_port_ticks();
   if (stage < QUADS_STAGE_COUNT) {
-    stage_ticks[place][stage] += (uint32_t)(now - stage_start);
+    ticks_spent[place][stage] += (uint32_t)(now - stage_start);
   }
   stage = entered;
   stage_start = quads_port_ticks();
@@ -66,7 +73,7 @@ static uint32_t features_bytes(void) {
 
 static void window_begin(uint8_t kind, uint32_t length_bytes) {
   memset(&window, 0, sizeof window);
-  memset(stage_ticks, 0, sizeof stage_ticks);
+  clear_ticks();
   place = 0;
   window.phase = RECEIVING;
   window.kind = kind;
@@ -267,9 +274,9 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
   }
   if (!request->repeated || !window.inferred) {
     const quads_observer_t observer = {.enter = enter_stage, .layer = enter_layer};
-    const uint64_t frontend_ticks = stage_ticks[0][QUADS_STAGE_FRONTEND];
-    memset(stage_ticks, 0, sizeof stage_ticks);
-    stage_ticks[0][QUADS_STAGE_FRONTEND] = frontend_ticks;
+    const uint64_t frontend_ticks = ticks_spent[0][QUADS_STAGE_FRONTEND];
+    clear_ticks();
+    ticks_spent[0][QUADS_STAGE_FRONTEND] = frontend_ticks;
     place = 0;
     const int error = quads_infer(&runtime, result_logits, &observer);
     if (error != QUADS_OK) {
@@ -292,8 +299,8 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
   }
   for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
     uint64_t ticks = 0;
-    for (uint16_t row = 0; row < PLACES; row++) {
-      ticks += stage_ticks[row][i];
+    for (uint16_t row = 0; row < places(); row++) {
+      ticks += ticks_spent[row][i];
     }
     quads_send_u64(answer, ticks);
   }
@@ -307,10 +314,10 @@ static void layers(void *context, const quads_request_t *request, quads_sender_t
     return;
   }
   quads_send_u8(answer, QUADS_LINK_OK);
-  quads_send_u16(answer, PLACES);
-  for (uint16_t row = 0; row < PLACES; row++) {
+  quads_send_u16(answer, places());
+  for (uint16_t row = 0; row < places(); row++) {
     for (uint8_t i = 0; i < QUADS_STAGE_COUNT; i++) {
-      quads_send_u64(answer, stage_ticks[row][i]);
+      quads_send_u64(answer, ticks_spent[row][i]);
     }
   }
 }
