@@ -113,12 +113,15 @@ class StaticStudent(nn.Module):
 def _gelu(x: Tensor) -> Tensor:
     """GELU, tanh form, as int8 can follow it: float32 (...) -> the same shape.
 
-    Beyond +-4 the tanh is 1 but for 4e-5; without the clamp a single large x makes the int8 grid of
-    its cube too coarse for the others. The half stands in front, where the converter leaves it a
-    layer of its own instead of folding it into the matrix that follows.
+    The argument of tanh is y + k y^3 with y = sqrt(2 / pi) x. Beyond +-4 the tanh is 1 but for 4e-5;
+    without the clamp a single large x makes the int8 grid of its cube too coarse for the others.
+    TFLite gives a clamp's result the scale of its input: so y, never x, is clamped. The half stands
+    in front, where the converter leaves it a layer of its own instead of folding it into the matrix
+    that follows.
     """
-    c = x.clamp(-_TANH_RANGE, _TANH_RANGE)
-    return (0.5 * x) * (1 + torch.tanh(math.sqrt(2 / math.pi) * (c + 0.044715 * c * c * c)))
+    root = math.sqrt(2 / math.pi)
+    y = (root * x).clamp(-_TANH_RANGE * root, _TANH_RANGE * root)
+    return (0.5 * x) * (1 + torch.tanh(y + (0.044715 / root**2) * y * y * y))
 
 
 def export(student: Student, path: Path) -> None:
