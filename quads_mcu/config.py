@@ -171,6 +171,9 @@ class TrainSection:
         2e-4, "Peak learning rate in quantization phases.", low=0.0, high=1.0
     )
     threads: int = _setting(0, "CPU threads; 0: all cores.", low=0, high=1024)
+    device: str = _setting(
+        "auto", "Where to train; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda")
+    )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from quads_mcu.errors import ConfigError
 FREE = {
     "[project] name",
     "[train] threads",
+    "[train] device",
     "[rejection] false_accepts_per_hour",
     "[target] board",
 }

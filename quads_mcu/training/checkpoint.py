@@ -28,7 +28,7 @@ def write(path: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any])
     """
     from safetensors.torch import save
 
-    whole = {name: tensor.detach().contiguous().clone() for name, tensor in tensors.items()}
+    whole = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
     data = save(whole, metadata={_KEY: json.dumps(scalars)})
     atomic.write(path, data)
 

@@ -73,14 +73,15 @@ class Codebooks:
         for name, weight in latents(student).items():
             if bits.get(name, HALF_BITS) not in BITS:
                 continue
-            values = weight.detach().numpy()
+            values = weight.detach().cpu().numpy()
             if channel_scales and name != "head":
                 fitted, rows = codebook.fit_rows(values, bits[name])
                 shape = (-1,) + (1,) * (values.ndim - 1)
-                found.scales[name] = torch.from_numpy(rows).view(shape)
+                found.scales[name] = torch.from_numpy(rows).view(shape).to(weight.device)
             else:
                 fitted = codebook.fit(values, bits[name])
-            found.centroids[name] = torch.from_numpy(fitted).requires_grad_()
+            centroids = torch.from_numpy(fitted).to(weight.device)
+            found.centroids[name] = centroids.requires_grad_()
         found.reassign(student)
         return found
 
@@ -156,8 +157,14 @@ class Codebooks:
         return found | {f"{n}.indices": value.to(torch.uint8) for n, value in self.indices.items()}
 
     @classmethod
-    def from_state(cls, state: dict[str, Tensor], bits: Mapping[str, int]) -> Codebooks:
+    def from_state(
+        cls,
+        state: dict[str, Tensor],
+        bits: Mapping[str, int],
+        device: torch.device | None = None,
+    ) -> Codebooks:
         """Undo `state`."""
+        state = {name: tensor.to(device=device) for name, tensor in state.items()}
         found = cls(bits)
         for name, width in bits.items():
             if width not in BITS:

@@ -25,7 +25,7 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.paths import cache_dir
 from quads_mcu.slots import sizes
-from quads_mcu.training import checkpoint, losses
+from quads_mcu.training import accelerator, checkpoint, losses
 from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, digest
 from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
 
@@ -59,6 +59,7 @@ def outputs(
     if cached.exists():
         return _read(cached)
     teacher = _whisper_student(encoder, dims, config.project.seed)
+    teacher.to(accelerator.choose(config.train.device))
     computed = _compute(teacher, config, corpus, progress)
     _write(cached, computed)
     return computed
@@ -70,6 +71,10 @@ def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: in
     state = {name: torch.from_numpy(value) for name, value in encoder.state(dims.n_tokens).items()}
     teacher.encoder.load_state_dict(state)
     return teacher
+
+
+def _device(teacher: Student) -> torch.device:
+    return teacher.encoder.positions.device
 
 
 def _compute(
@@ -87,8 +92,9 @@ def _compute(
         _fine_tune(teacher, batches, train.answers, slots, config, progress)
         features = _pooled(teacher, mel, progress)
     with torch.inference_mode():
-        logits = teacher.head(features).numpy()
+        teacher.head.cpu()
         valid_logits = teacher.head(_pooled(teacher, valid_mel, progress))
+        logits = teacher.head(features).numpy()
     accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
     if settings.projection == "pooling":
         width = dimensions.PRESETS[config.student.preset].d_model
@@ -131,7 +137,9 @@ def _pooled(
     parts = []
     with torch.inference_mode():
         for at in range(0, len(mel), _BATCH):
-            tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]))
+            with accelerator.mixed_precision(_device(teacher)):
+                tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]).to(_device(teacher)))
+            tokens = tokens.float().cpu()
             parts.append(narrowed(tokens).mean(dim=1))
             progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
     return torch.cat(parts).clone()
@@ -186,8 +194,10 @@ def _fine_tune(
         for rows, mel in batches((1 << 20) + epoch):
             for group in optimizer.param_groups:
                 group["lr"] = rate * _triangle(step / total)
-            logits = teacher(real_mel(mel))[1]
-            loss = losses.cross_entropy(logits, torch.from_numpy(answers[rows]), slots)
+            with accelerator.mixed_precision(_device(teacher)):
+                logits = teacher(real_mel(mel).to(_device(teacher)))[1]
+            truth = torch.from_numpy(answers[rows])
+            loss = losses.cross_entropy(logits.float().cpu(), truth, slots)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the teacher's loss is {float(loss)} in epoch {epoch + 1}; lower [teacher] "

@@ -23,7 +23,7 @@ from quads_mcu.model.encoder import Student, identity
 from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
 from quads_mcu.slots import Slot
-from quads_mcu.training import activations, bits, checkpoint, losses
+from quads_mcu.training import accelerator, activations, bits, checkpoint, losses
 from quads_mcu.training.activations import Grid, Grids
 from quads_mcu.training.average import Average
 from quads_mcu.training.codebooks import Codebooks
@@ -77,12 +77,14 @@ class Trainer:
         self.epochs = schedule(settings)
         self.history: list[dict[str, Any]] = []
         self.best = {"float": [-1.0, 0.0], "quantized": [-1.0, 0.0]}
+        self.device = accelerator.choose(settings.device)
         torch.manual_seed(seed)
         self.student = Student(problem.dims)
         if problem.initial is not None:
             state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
             self.student.encoder.load_state_dict(state)
-        self.projection = self._projection()
+        self.student.to(self.device)
+        self.projection = self._projection().to(self.device)
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
@@ -160,7 +162,8 @@ class Trainer:
 
     def _read_float_student(self) -> Student:
         if self.float_student is None:
-            self.float_student = read_student(self.folder / FLOAT_STUDENT)[0].requires_grad_(False)
+            found = read_student(self.folder / FLOAT_STUDENT)[0].requires_grad_(False)
+            self.float_student = found.to(self.device)
         return self.float_student
 
     def _begin_quantization(self) -> None:
@@ -170,7 +173,7 @@ class Trainer:
     def _begin_final(self, progress: Progress) -> None:
         """Start from the float student: choose bits, fit codebooks, calibrate activations."""
         self.student.load_state_dict(self._read_float_student().state_dict())
-        mel = real_mel(self._calibration_mel())
+        mel = self._mel(self._calibration_mel())
         self.bits = bits.choose(self.student, mel, self.quantization, progress)
         self._begin_quantization()
         if self.codebooks and all(width in BITS for width in self.bits.values()):
@@ -206,7 +209,7 @@ class Trainer:
         for step, (rows, mel) in enumerate(self.problem.batches(epoch.number)):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
-            loss = self._loss(epoch, rows, real_mel(mel))
+            loss = self._loss(epoch, rows, self._mel(mel))
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
@@ -230,10 +233,12 @@ class Trainer:
         return total / steps
 
     def _loss(self, epoch: Epoch, rows: NDArray[np.int64], mel: Tensor) -> Tensor:
-        answers = torch.from_numpy(self.problem.train.answers[rows])
+        answers = self._tensor(self.problem.train.answers[rows])
         sizes = self.problem.sizes
         if epoch.distills:
-            z, logits = self.student(mel)
+            with accelerator.mixed_precision(self.device):
+                z, logits = self.student(mel)
+            z, logits = z.float(), logits.float()
         else:
             z, logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
@@ -245,11 +250,11 @@ class Trainer:
         if teacher is None or not epoch.distills:
             return truth
         if share := self.settings.logit_share:
-            target = torch.from_numpy(teacher.logits[rows])
+            target = self._tensor(teacher.logits[rows])
             told = losses.divergence(logits, target, sizes, _TEMPERATURE)
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
-        distance = F.l1_loss(self.projection(z), torch.from_numpy(teacher.features[rows]))
+        distance = F.l1_loss(self.projection(z), self._tensor(teacher.features[rows]))
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
     def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
@@ -285,7 +290,14 @@ class Trainer:
         self._write_quantized()
 
     def _measure(self, model: Any) -> list[float]:
-        return _measure(model, self.problem.valid, self.problem.sizes)
+        split, sizes = self.problem.valid, self.problem.sizes
+        return _measure(lambda mel: model(mel.to(self.device)).cpu(), split, sizes)
+
+    def _mel(self, mel: Mel) -> Tensor:
+        return real_mel(mel).to(self.device)
+
+    def _tensor(self, values: NDArray[Any]) -> Tensor:
+        return torch.from_numpy(values).to(self.device)
 
     def _scalars(self) -> dict[str, Any]:
         return {"dims": asdict(self.problem.dims), "slots": slots.to_json(self.problem.slots)}
@@ -339,12 +351,13 @@ class Trainer:
         self.bits = scalars["bits"]
         self.student.load_state_dict(checkpoint.part(tensors, "student."))
         self.projection.load_state_dict(checkpoint.part(tensors, "projection."))
-        self.average.state = checkpoint.part(tensors, "average.")
+        averages = checkpoint.part(tensors, "average.")
+        self.average.state = {name: mean.to(self.device) for name, mean in averages.items()}
         moments = checkpoint.part(tensors, "distillation.")
         checkpoint.restore_optimizer(self.optimizer, moments)
         if any(name.startswith("quantization.") for name in tensors):
             state = checkpoint.part(tensors, "codebook.")
-            self.codebooks = Codebooks.from_state(state, self.bits)
+            self.codebooks = Codebooks.from_state(state, self.bits, self.device)
             self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
             moments = checkpoint.part(tensors, "quantization.")
             checkpoint.restore_optimizer(self.quantization_optimizer, moments)
@@ -354,7 +367,8 @@ class Trainer:
     def _check_same(self, path: Path, found: dict[str, Any]) -> None:
         settings = asdict(self.settings) | asdict(self.quantization)
         stored = found.get("settings", {})
-        differing = [k for k in settings if k != "threads" and stored.get(k) != settings[k]]
+        compared = settings.keys() - {"threads", "device"}
+        differing = [name for name in sorted(compared) if stored.get(name) != settings[name]]
         way_out = "choose another --run or train with --restart"
         if differing:
             names = ", ".join(differing)
