@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import importlib.util
 from pathlib import Path
 
 import numpy as np
 import pytest
 from tflite_run import converted_run, silent
 
-pytest.importorskip("onnx2tf", reason="the tflite extra is not installed")
+# Importing onnx2tf lifts the recursion limit of the whole process.
+if importlib.util.find_spec("onnx2tf") is None:
+    pytest.skip("the tflite extra is not installed", allow_module_level=True)
 
 from quads_mcu import model_format
 from quads_mcu.tflite import convert, runtimes, validate
