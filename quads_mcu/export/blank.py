@@ -1,4 +1,4 @@
-"""A packed model of given sizes whose weights are all zero; its positions are not.
+"""A packed model of given sizes whose weights are all zero.
 
 It takes the memory of a trained one and about its instructions (up to 3 % more), so that a size
 can be analyzed, built and profiled before anything is trained.
@@ -12,9 +12,6 @@ from quads_mcu import model_format
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedLayer, PackedLinear, PackedModel, PackedNorm
 from quads_mcu.slots import Slot
-
-# LayerNorm takes a path of its own for rows without any variance.
-_POSITIONS = (np.arange(251) * 97 % 251 - 125).astype(np.int8)
 
 
 def blank(dims: Dimensions, bits: int) -> PackedModel:
@@ -56,8 +53,8 @@ def blank(dims: Dimensions, bits: int) -> PackedModel:
         conv1_gelu_zero_point=0,
         conv2=linears["conv2"],
         conv2_gelu=np.zeros(256, np.int16),
-        positions=np.resize(_POSITIONS, (dims.n_tokens, dims.d_model)),
-        position_multiplier=40,
+        positions=np.zeros((dims.n_tokens, dims.d_model), np.int8),
+        position_multiplier=0,
         residual_scale=1.0,
         layers=layers,
         norm=norm,
