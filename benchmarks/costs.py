@@ -32,7 +32,9 @@ def main() -> None:
         ]
         title = f"{fitted.core}, {fitted.variant} kernels, {fitted.compiler}"
         console.table(title, ("kernel", "terms", "calls measured", "largest error"), rows)
-    write_json(costs.PATH, costs.to_json(found.values()))
+    used = {(costs.core(board), board.kernels) for board in boards.all_boards()}
+    kept = [one for pair, one in found.items() if pair in used]
+    write_json(costs.PATH, costs.to_json(kept))
 
 
 if __name__ == "__main__":
