@@ -113,8 +113,9 @@ class StaticStudent(nn.Module):
 def _gelu(x: Tensor) -> Tensor:
     """GELU, tanh form, as int8 can follow it: float32 (...) -> the same shape.
 
-    The argument of tanh is y + k y^3 with y = sqrt(2 / pi) x. Beyond +-4 the tanh is 1 but for 4e-5;
-    without the clamp a single large x makes the int8 grid of its cube too coarse for the others.
+    The argument of tanh is y + k y^3 with y = sqrt(2 / pi) x. Beyond x = +-4 the tanh is 1 but for
+    4e-5; without the clamp a single large x makes the int8 grid of its cube too coarse for all
+    others.
     TFLite gives a clamp's result the scale of its input: so y, never x, is clamped. The half stands
     in front, where the converter leaves it a layer of its own instead of folding it into the matrix
     that follows.
