@@ -458,8 +458,12 @@ def listen(
         float | None,
         typer.Option(help="Board's speed, million instructions per second; default: its chip's."),
     ] = None,
-    rate_hz: Annotated[int, typer.Option(help="Samples per second that really come.")] = 16000,
-    seed: Annotated[int, typer.Option(help="Of random chunk sizes; 0: as they come.")] = 0,
+    rate_hz: Annotated[
+        int, typer.Option(min=1, max=1_000_000, help="Samples per second that really come.")
+    ] = 16000,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of random chunk sizes; 0: as they come.")
+    ] = 0,
     as_json: JsonOption = False,
 ) -> None:
     """Listen to a recording on the board, continuously, as to a microphone."""

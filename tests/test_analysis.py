@@ -92,6 +92,7 @@ def test_models_come_from_a_run_a_file_or_a_preset(tmp_path: Path) -> None:
         ("d96x2", {"bits": 5}, "bits = 5; allowed: 8, 4, 3, 2"),
         ("d96x2", {"n_mels": 81}, "multiples of 8"),
         ("d96x2", {"window_s": 41.0}, "n_frames = 4100 is outside"),
+        ("d96x2", {"window_s": float("nan")}, "a window of nan s"),
     ],
 )
 def test_what_cannot_be_analyzed(name: str, options: dict[str, float], message: str) -> None:

@@ -219,8 +219,9 @@ def test_pace() -> None:
     hello = _hello("instructions")
     assert listening.pace(an386, hello, 10) == 16_000_000  # 1.6 ticks per instruction
     assert listening.pace(an386, hello) == round(120e6 / 1.3 * 1.6)
-    with pytest.raises(ConfigError, match="out of range"):
-        listening.pace(an386, hello, 1e9)
+    for mips in (1e9, 0.0, -1.0, float("nan"), float("inf")):
+        with pytest.raises(ConfigError, match="out of range"):
+            listening.pace(an386, hello, mips)
     with pytest.raises(ConfigError, match="needs instructions"):
         listening.pace(an386, _hello("cycles"))
 

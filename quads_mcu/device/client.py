@@ -109,11 +109,6 @@ class Transfer:
     n_bytes: int
     seconds: float
 
-    @property
-    def bytes_per_s(self) -> float:
-        """Throughput, acknowledgements included."""
-        return self.n_bytes / self.seconds if self.seconds else 0.0
-
 
 class Client:
     """Talks to one board over `link`.

@@ -151,10 +151,10 @@ def pace(board: Board, hello: Hello, mips: float | None = None) -> int:
         per_s = board.energy.clock_hz / board.energy.cycles_per_instruction
     else:
         per_s = float(board.clock_hz)
-    ticks = round(per_s * hello.tick_denominator / hello.tick_numerator)
-    if not 0 < ticks <= MAX_TICKS_PER_S:
-        raise ConfigError(f"{mips:g} million instructions per second are out of range")
-    return ticks
+    ticks = per_s * hello.tick_denominator / hello.tick_numerator
+    if not 0.5 < ticks <= MAX_TICKS_PER_S:  # false for NaN too
+        raise ConfigError(f"{per_s / 1e6:g} million instructions per second are out of range")
+    return round(ticks)
 
 
 def _event(data: bytes, hello: Hello) -> Event:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from quads_mcu.errors import ConfigError
@@ -102,6 +103,8 @@ def checked(arch: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimen
     known = {**PRESETS, **WHISPER}
     if arch not in known:
         raise ConfigError(f"no architecture {arch!r}; there are {', '.join(known)}")
+    if not math.isfinite(window_s):
+        raise ConfigError(f"{arch}: a window of {window_s} s; give one of up to 30 s")
     dims = dimensions(arch, n_mels=n_mels, window_s=window_s, n_classes=n_classes)
     if problem := dims.problem():
         raise ConfigError(f"{arch}: {problem}")
