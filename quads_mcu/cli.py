@@ -110,6 +110,7 @@ def train(
 ) -> None:
     """Train the student with QUADS (distillation and quantization cycles)."""
     from quads_mcu import config, console
+    from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
@@ -117,6 +118,7 @@ def train(
     with console.progress() as progress:
         outcome = training.train(settings, RunDir(run), progress, resume=resume)
     console.table("Training", ("", "validation accuracy"), outcome.rows())
+    console.note(f"report: {report.write(RunDir(run), settings, outcome)}")
 
 
 @app.command()
@@ -420,6 +422,7 @@ def run(
     from quads_mcu.device import build as builder
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
+    from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
@@ -427,7 +430,7 @@ def run(
     board = boards.load(target or settings.target.board)
     found = RunDir(run)
     with console.progress() as progress:
-        training.train(settings, found, progress)
+        report.write(found, settings, training.train(settings, found, progress))
         exporter.export(found, board, bits=None, out=None, progress=progress)
         evaluation.evaluate(found, "test", progress)
         source, objects = found.source_dir(board.name), found.build_dir(board.name)
