@@ -2,7 +2,8 @@
 # make test   formatting, types, all tests
 # make test-xtensa  the same C on an emulated Xtensa core
 # make sizes  measure what firmware takes without its model; after every change of firmware/
-# make bench  all benchmarks: bench-device (KEEP=1 keeps its figures), bench-host, bench-tflite
+# make bench  all benchmarks: bench-device (KEEP=1 keeps its figures), bench-host, bench-tflite,
+#             bench-training
 # make listen an hour of commands, other speech and noise streamed into the listening firmware
 # make costs  count kernels on the emulated cores and fit the cost model of `analyze` again
 BOARD ?= qemu-an386
@@ -13,8 +14,8 @@ PY    := .venv/bin/python
 DATA    ?= $(or $(QUADS_SHARED_DATA),../shared/data)
 PROJECT ?= $(if $(wildcard $(DATA)/wakewords/manifest.csv),examples/wakewords,examples/commands)
 
-.PHONY: setup demo test test-fast test-xtensa sizes bench bench-device bench-host bench-tflite costs
-.PHONY: listen lint format clean
+.PHONY: setup demo test test-fast test-xtensa sizes bench bench-device bench-host bench-tflite bench-training
+.PHONY: costs listen lint format clean
 setup:
 	@bash .ci/setup
 
@@ -27,7 +28,7 @@ test: lint
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests
 
-bench: bench-device bench-host bench-tflite
+bench: bench-device bench-host bench-tflite bench-training
 
 bench-device: setup
 	$(PY) benchmarks/device.py $(if $(KEEP),--keep)
@@ -39,6 +40,9 @@ bench-host: demo
 bench-tflite: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py $(RUN)
 	if [ -f runs/s2i/model.safetensors ]; then OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py runs/s2i 24; fi
+
+bench-training: setup
+	$(PY) benchmarks/mct_epoch.py
 
 listen: demo
 	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json

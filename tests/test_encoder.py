@@ -392,10 +392,10 @@ def test_observer_sees_every_change_of_stage_and_layer(stream: _Stream) -> None:
     layer = ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_uint16)(lambda _, n: layers.append(n))
 
     class Observer(ctypes.Structure):
-        _fields_ = [(name, ctypes.c_void_p) for name in ("enter", "context", "layer")]
+        _fields_ = [(name, ctypes.c_void_p) for name in ("enter", "context", "layer", "poll")]
 
     observer = Observer(
-        ctypes.cast(enter, ctypes.c_void_p), None, ctypes.cast(layer, ctypes.c_void_p)
+        ctypes.cast(enter, ctypes.c_void_p), None, ctypes.cast(layer, ctypes.c_void_p), None
     )
     stream.close()
     logits = (ctypes.c_int32 * STREAM_DIMS.n_classes)()

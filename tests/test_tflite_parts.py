@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import shutil
 import subprocess
@@ -24,6 +25,7 @@ from quads_mcu.errors import (
     ModelFormatError,
 )
 from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.slots import Slot
 from quads_mcu.tflite import (
     bisect,
     calibration,
@@ -243,13 +245,15 @@ def test_missing_extra_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> No
         interpreters.require()
 
 
-def test_several_heads_answer_each_for_itself(monkeypatch: pytest.MonkeyPatch) -> None:
-    model = random_model(DIMS)
-    heads = [{"name": "intent", "labels": ["on", "off"]}, {"name": "room", "labels": ["none"]}]
-    monkeypatch.setattr(metadata, "segments", lambda model: heads)
-    logits = np.array([[0.0, 2.0, 9.0], [3.0, 1.0, -9.0]])
-    assert metadata.answers(logits, model).tolist() == [[1, 0], [0, 0]]
-    assert metadata.describe(model)["segments"] == heads
+def test_several_slots_are_segments_of_the_logits() -> None:
+    slots = (Slot("intent", ("on", "off")), Slot("room", ("none", "kitchen")))
+    model = random_model(dataclasses.replace(DIMS, n_classes=4))
+    described = metadata.describe(dataclasses.replace(model, slots=slots))
+    assert described["labels"] == ["on", "off", "none", "kitchen"]
+    assert described["segments"] == [
+        {"name": "intent", "labels": ["on", "off"]},
+        {"name": "room", "labels": ["none", "kitchen"]},
+    ]
 
 
 def traces(scale: float = 1.0, offset: float = 0.0) -> list[tuple[dict, dict]]:

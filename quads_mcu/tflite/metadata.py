@@ -5,10 +5,8 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 import quads_mcu
+from quads_mcu import slots
 from quads_mcu.config import SAMPLE_RATE
 from quads_mcu.errors import ModelFormatError
 from quads_mcu.model_format import MEL_CLAMP_LSB, MEL_SCALE, MEL_ZERO_POINT, PackedModel
@@ -23,7 +21,7 @@ WINDOW_SAMPLES, HOP_SAMPLES = 400, 160
 def describe(model: PackedModel) -> dict[str, Any]:
     """Return labels, frontend parameters, model hash and versions as plain values.
 
-    `segments` names each head's labels in the order of the logits; one head is one segment.
+    `segments` names each slot and its labels, in the order of the logits.
     """
     labels = list(model.labels)
     return {
@@ -31,7 +29,7 @@ def describe(model: PackedModel) -> dict[str, Any]:
         "quads_mcu": quads_mcu.__version__,
         "model_hash": model.model_hash,
         "labels": labels,
-        "segments": segments(model),
+        "segments": slots.to_json(model.slots),
         "frontend": {
             "kind": "log-mel",
             "sample_rate_hz": SAMPLE_RATE,
@@ -46,24 +44,6 @@ def describe(model: PackedModel) -> dict[str, Any]:
             "clamp_lsb": MEL_CLAMP_LSB,
         },
     }
-
-
-def segments(model: PackedModel) -> list[dict[str, Any]]:
-    """Return name and labels of every head, in the order of the logits."""
-    slots = getattr(model, "slots", ())
-    if not slots:
-        return [{"name": "intent", "labels": list(model.labels)}]
-    return [{"name": slot.name, "labels": list(slot.labels)} for slot in slots]
-
-
-def answers(logits: NDArray[Any], model: PackedModel) -> NDArray[np.int64]:
-    """Return each head's answer, int64 (N, n_heads), for logits (N, n_classes)."""
-    ends = np.cumsum([len(segment["labels"]) for segment in segments(model)])
-    parts = np.split(logits, ends[:-1], axis=1)
-    found = np.empty((len(logits), len(parts)), np.int64)
-    for head, part in enumerate(parts):
-        found[:, head] = part.argmax(axis=1)
-    return found
 
 
 def write(buffer: Flatbuffer, model: PackedModel) -> None:

@@ -10,14 +10,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu import slots
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.export import pack
 from quads_mcu.model_format import PackedModel
 from quads_mcu.report import evaluation
-from quads_mcu.report.statistics import Accuracy, accuracy
+from quads_mcu.report.statistics import Accuracy, whole_command
 from quads_mcu.run_dir import RunDir, write_json
-from quads_mcu.tflite import convert, interpreters, metadata, runtimes
+from quads_mcu.tflite import convert, interpreters, runtimes
 
 REPORT = "validation.json"
 COLUMNS = ("runtime", "accuracy", "95 %", "same", "error", "worst", "arena", "ms")
@@ -143,13 +144,12 @@ def utterances(
     Raises:
         ConfigError: an empty split, or data of another model.
     """
-    clips: Any = evaluation.load_clips(run.config(), model.labels, split, progress)
-    truth = clips.answers if hasattr(clips, "answers") else clips.labels[:, None]
+    clips = evaluation.load_clips(run.config(), model.labels, split, progress)
     chosen = np.arange(len(clips.pcm))
     if limit:
         chosen = np.unique(np.linspace(0, len(chosen) - 1, limit).round().astype(int))
     mel = evaluation.mel_features(clips.pcm[chosen], model.dims, progress, model.frontend)
-    return mel, truth[chosen]
+    return mel, clips.answers[chosen]
 
 
 def _logits(
@@ -171,24 +171,16 @@ def _row(
     model: PackedModel,
     total_ms: float,
 ) -> Row:
-    answers = metadata.answers(logits, model)
-    floating = metadata.answers(baseline["float"], model)
+    answers = slots.argmax(logits, model.slots)
+    floating = slots.argmax(baseline["float"], model.slots)
     error = logits - baseline["torch"]
     return Row(
         key=runtime.key,
         title=runtime.title,
-        accuracy=_accuracy(truth, answers, model),
+        accuracy=whole_command(truth, answers, model.slots),
         agreement=float((answers == floating).all(axis=1).mean()),
         logit_error=float(np.sqrt((error**2).mean())),
         worst_logit_error=float(np.abs(error).max()),
         arena_bytes=runtime.arena_bytes,
         time_ms=round(total_ms / len(logits), 3),
     )
-
-
-def _accuracy(truth: NDArray[np.int64], answers: NDArray[np.int64], model: PackedModel) -> Accuracy:
-    """Of one head: its accuracy. Of several: all answers right (macro F1 means nothing then)."""
-    if truth.shape[1] == 1:
-        return accuracy(truth[:, 0], answers[:, 0], model.dims.n_classes)
-    right = (truth == answers).all(axis=1)
-    return Accuracy(int(right.sum()), len(right), float("nan"))
