@@ -150,7 +150,7 @@ def _loss_chart(history: History) -> dict[str, Any]:
     """One line per phase, on a logarithmic axis: losses of two phases differ in what they sum."""
     losses = [max(entry["loss"], _LEAST_LOSS) for entry in history]
     low, high = math.log10(min(losses)), math.log10(max(losses))
-    margin = max(0.05, 0.05 * (high - low))
+    margin = max(0.2, 0.05 * (high - low))  # 0.4 decades always hold a 1, 2 or 5
     low, high = low - margin, high + margin
 
     def y(loss: float) -> float:
