@@ -250,9 +250,16 @@ def test_a_short_burst_waits_longer(n_loud: int, hangover: int) -> None:
     assert found.confirmed == found.end + hangover - 1
 
 
-@pytest.mark.parametrize(("pause", "n_utterances"), [(74, 1), (80, 2)])
+@pytest.mark.parametrize(("pause", "n_utterances"), [(70, 1), (80, 2)])
 def test_a_short_burst_belongs_to_the_word_behind_it(pause: int, n_utterances: int) -> None:
     frames = _steps((200, -60), (7, 0), (pause, -60), (40, 0), (200, -60))
+    assert len(listener.utterances(frames, SETTINGS, 400)) == n_utterances
+
+
+@pytest.mark.parametrize(("n_loud", "n_utterances"), [(2, 2), (4, 1)])
+def test_clatter_does_not_end_a_pause(n_loud: int, n_utterances: int) -> None:
+    """The second burst is loud for a frame longer than it lasts."""
+    frames = _steps((200, -60), (40, 0), (30, -60), (n_loud, 0), (30, -60), (40, 0), (200, -60))
     assert len(listener.utterances(frames, SETTINGS, 400)) == n_utterances
 
 

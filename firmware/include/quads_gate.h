@@ -32,7 +32,7 @@ typedef struct {
   int16_t level[QUADS_GATE_MAX_MELS]; /* of each band, smoothed, 1/64 LSB */
   int16_t floor[QUADS_GATE_MAX_MELS]; /* its noise floor, 1/64 LSB */
   uint16_t warming;                   /* frames until the floors move slowly; 0: they do */
-  uint16_t run;                       /* loud frames in a row */
+  uint16_t run;                       /* loud frames in a row, counted until they open the gate */
   uint16_t quiet;                     /* quiet frames in a row */
   uint16_t loud;                      /* loud frames of the utterance, counted until it is long */
   uint8_t state;

@@ -11,6 +11,7 @@
 
 #define LOUD_LSB 1      /* mean excess of a loud frame */
 #define ONSET_FRAMES 6  /* loud ones in a row that open the gate */
+#define RESUME_FRAMES 4 /* loud ones in a row that end a pause */
 #define PEAK_SHIFT 4    /* inside an utterance loud is also relative to its peak */
 #define SHORT_FRAMES 10 /* with fewer loud ones, the rest of a word is waited for longer */
 
@@ -64,9 +65,13 @@ static int32_t loudness(quads_gate_t *gate, const int8_t *mel) {
   return sum;
 }
 
+static void count_run(quads_gate_t *gate, int loud) {
+  gate->run = (uint16_t)(loud ? quads_min(gate->run + 1, ONSET_FRAMES) : 0);
+}
+
 static quads_gate_signal_t wait_for_speech(quads_gate_t *gate, int32_t sum, int loud,
                                            uint32_t frame, uint32_t oldest) {
-  gate->run = (uint16_t)(loud ? gate->run + 1 : 0);
+  count_run(gate, loud);
   if (gate->run < ONSET_FRAMES) {
     return QUADS_GATE_NOTHING;
   }
@@ -121,6 +126,8 @@ quads_gate_signal_t quads_gate_take(quads_gate_t *gate, const int8_t *mel, uint3
   }
   gate->peak = sum > gate->peak ? sum : gate->peak;
   loud = loud && sum >= gate->peak >> PEAK_SHIFT;
+  count_run(gate, loud);
+  loud = loud && (gate->quiet < gate->settings.tail_frames || gate->run >= RESUME_FRAMES);
   if (gate->state == OPEN) {
     return follow_speech(gate, loud, frame);
   }

@@ -21,7 +21,8 @@ LSB_PER_DB = 2
 # Constants of firmware/src/gate.c.
 LEVEL_ONE, LEVEL_LEAST, SMOOTH_SHIFT, FLOOR_STEP = 64, -80 * 64, 1, 8
 WARM_FRAMES, WARM_FACTOR = 100, 16
-LOUD_LSB, ONSET_FRAMES, PEAK_SHIFT, SHORT_FRAMES = 1, 6, 4, 10
+LOUD_LSB, PEAK_SHIFT = 1, 4
+ONSET_FRAMES, RESUME_FRAMES, SHORT_FRAMES = 6, 4, 10
 SILENCE = -128
 
 Int8 = NDArray[np.int8]
@@ -151,10 +152,14 @@ class _Gate:
         loudness = self._loudness(levels)
         loud = loudness >= LOUD_LSB * len(levels)
         if self._state is _State.CLOSED:
-            self._wait(frame, loudness, loud)
+            self._run = self._run + 1 if loud else 0
+            self._wait(frame, loudness)
             return None
         self._peak = max(self._peak, loudness)
         loud = loud and loudness >= self._peak >> PEAK_SHIFT
+        self._run = self._run + 1 if loud else 0
+        paused = self._quiet >= self._settings.tail_frames
+        loud = loud and (not paused or self._run >= RESUME_FRAMES)
         self._quiet = 0 if loud else self._quiet + 1
         if self._state is _State.OPEN:
             return self._follow(frame, loud)
@@ -172,8 +177,7 @@ class _Gate:
         self._floor = np.maximum(self._floor + step, LEVEL_LEAST)
         return int(np.maximum(excess, 0).sum())
 
-    def _wait(self, frame: int, loudness: int, loud: bool) -> None:
-        self._run = self._run + 1 if loud else 0
+    def _wait(self, frame: int, loudness: int) -> None:
         if self._run == ONSET_FRAMES:
             self._state = _State.OPEN
             self._start = max(0, frame + 1 - ONSET_FRAMES - self._settings.lead_frames)
