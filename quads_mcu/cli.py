@@ -473,7 +473,7 @@ def listen(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
-    silence = np.zeros(16 * (found.config().listen.hangover_ms + 100), np.int16)
+    silence = np.zeros(16 * (2 * found.config().listen.hangover_ms + 100), np.int16)
     pcm = np.concatenate([files.load(wav, limit_s=36_000), silence])
     model = model_format.read(found.model_path)
     with console.progress() as progress:
