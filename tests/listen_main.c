@@ -1,11 +1,12 @@
 /* Listen to a recording and write down every event, for tests/test_listener.py.
  *
- *     run RECORDING SEED RING_FRAMES POLLED GAP_AT GAP_SAMPLES
+ *     run RECORDING SEED RING_FRAMES POLLED GAP_AT GAP_SAMPLES BUSY
  *
  * The samples come in chunks of random sizes drawn from SEED, or all at once for seed 0. POLLED:
  * this many chunks are heard whenever the encoder lets the listener hear. GAP_AT, GAP_SAMPLES: lose
- * so many samples at this one. stdout: per event its seven numbers, features and logits; at the end
- * of it the counters; stderr: what went wrong. */
+ * so many samples at this one. BUSY: hear so many chunks before quads_listen_run is first called.
+ * stdout: per event its seven numbers, features and logits; at the end of it the counters; stderr:
+ * what went wrong. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -82,7 +83,7 @@ int main(int argc, char **argv) {
   static uint16_t answers[QUADS_MODEL_SLOTS];
   static int8_t features[QUADS_MODEL_MELS * QUADS_MODEL_FRAMES];
   quads_listen_event_t event;
-  if (argc != 7) {
+  if (argc != 8) {
     return 2;
   }
   read_recording(argv[1]);
@@ -98,6 +99,9 @@ int main(int argc, char **argv) {
                         logits, answers, &settings) != QUADS_OK) {
     fprintf(stderr, "quads_listen_init\n");
     return 1;
+  }
+  for (int busy = atoi(argv[7]); busy > 0 && at < n_samples; busy--) {
+    hear_chunk();
   }
   int more = 1;
   while (more) {

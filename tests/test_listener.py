@@ -109,10 +109,11 @@ def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
         ring_frames: int = SETTINGS.ring_frames(DIMS.n_frames),
         polled: int = 0,
         gap: tuple[int, int] = (0, 0),
+        busy: int = 0,
     ) -> Report:
         path = out / "recording.raw"
         path.write_bytes(pcm.tobytes())
-        numbers = (seed, ring_frames, polled, *gap)
+        numbers = (seed, ring_frames, polled, *gap, busy)
         done = subprocess.run(
             [str(out / "run"), str(path), *map(str, numbers)], capture_output=True, check=False
         )
@@ -159,6 +160,18 @@ def test_random_chunks_hear_what_the_twin_hears(name: str, seed: int, run: Run) 
         assert len(expected.utterances) >= 4
         assert {u.length < DIMS.n_frames for u in expected.utterances} == {True, False}
     _assert_equal(run(RECORDINGS[name], seed), expected)
+
+
+def test_a_queue_that_was_full_when_the_speech_paused(run: Run) -> None:
+    """The fifth utterance waits for a place in the queue; its window ends where it always does."""
+    pcm = np.concatenate([RECORDINGS["loud"]] * 2)
+    expected = _twin(pcm)
+    fifth = expected.utterances[4]
+    assert fifth.length < DIMS.n_frames
+    for busy in (439, 442, 445, 448):  # the pause at frame 922, the end at 951
+        found = run(pcm, 3, ring_frames=4000, busy=busy)
+        assert 922 <= found.events[0, 6] < fifth.confirmed == 951
+        _assert_equal(found, expected)
 
 
 @pytest.mark.parametrize("polled", [1, 2, 5])

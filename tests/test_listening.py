@@ -142,6 +142,9 @@ def test_refusals(open_board: OpenBoard, board: boards.Board) -> None:
         values: dict[str, int | bytes] = {"ticks_per_s": 0, "rate_hz": 16000, "chunk_seed": 0}
         with pytest.raises(ProtocolError, match="clip 1 does not exist, the device stores 1"):
             client.request("listen", values | {"clip": 1})
+        client._sequence -= 1  # as when the answer was lost: the same request once more
+        with pytest.raises(ProtocolError, match="clip 1 does not exist, the device stores 1"):
+            client.request("listen", values | {"clip": 1})
         with pytest.raises(ProtocolError, match="out of range"):
             client.request("listen", values | {"clip": 0, "rate_hz": 0})
         with pytest.raises(ProtocolError, match="out of range"):  # there is no microphone

@@ -31,6 +31,7 @@ static int8_t
 static quads_listen_t listener;
 static int16_t pcm[CHUNK_SAMPLES];
 static uint8_t running;
+static uint8_t start_status; /* of the last `listen`, for its repetitions */
 static event_t events[EVENTS];
 static uint32_t n_events;
 static uint32_t events_forgotten; /* below this number */
@@ -146,9 +147,11 @@ static void listen(void *context, const quads_request_t *request, quads_sender_t
       .chunk_seed = quads_read_u32(request->payload + QUADS_LISTEN_CHUNK_SEED_AT),
   };
   (void)context;
-  const uint8_t status = request->repeated ? QUADS_LINK_OK : start(index, &recording);
-  if (status != QUADS_LINK_OK) {
-    quads_send_failure(answer, status, index, clips_count());
+  if (!request->repeated) {
+    start_status = start(index, &recording);
+  }
+  if (start_status != QUADS_LINK_OK) {
+    quads_send_failure(answer, start_status, index, clips_count());
     return;
   }
   quads_send_u8(answer, QUADS_LINK_OK);

@@ -256,6 +256,9 @@ static int complete_front(quads_listen_t *listen, const quads_observer_t *observ
 /* The window of the utterance: its frames, then silence, clamped. */
 static int close_window(quads_listen_t *listen, const quads_utterance_t *utterance) {
   const quads_model_t *model = listen->quads.model;
+  if (listen->fed > utterance->length) {
+    listen->fed = 0; /* early rows went past its end: the queue was full when it paused */
+  }
   begin_window(listen, utterance->start);
   if (feed(listen, utterance->length) != 0) {
     return -1;
