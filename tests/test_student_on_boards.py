@@ -15,10 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c_build import REPOSITORY
 from firmware_build import require
 
-from quads_mcu import config as project_file
+from benchmarks.paper_size import fitted
 from quads_mcu import model_format
 from quads_mcu.device import boards, build
 from quads_mcu.device.boards import Board
@@ -26,10 +25,9 @@ from quads_mcu.device.client import Client
 from quads_mcu.device.flash import open_board
 from quads_mcu.device.measure import measure_stored
 from quads_mcu.errors import QuadsError
-from quads_mcu.export import csource, pack, project
+from quads_mcu.export import csource, project
 from quads_mcu.report import evaluation
 from quads_mcu.run_dir import RunDir
-from quads_mcu.training import train
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
@@ -48,26 +46,14 @@ def student(
     """The packed student and utterances spread over its test split."""
     trained = os.environ.get("QUADS_S2I_RUN")
     try:
-        run = RunDir(Path(trained)) if trained else fitted(tmp_path_factory.mktemp("student"))
+        run = (
+            RunDir(Path(trained)) if trained else fitted(tmp_path_factory.mktemp("student"), silent)
+        )
         model = model_format.read(run.model_path)
         clips = evaluation.load_clips(run.config(), model.labels, "test", silent)
     except QuadsError as problem:
         pytest.skip(f"the recordings of s2i or Whisper's encoder are not there: {problem}")
     return model, clips.spread(UTTERANCES)
-
-
-def fitted(folder: Path) -> RunDir:
-    """Whisper tiny.en's encoder with fitted 4-bit codebooks and a random head, windows of 3 s."""
-    tree = project_file.to_tree(project_file.load(REPOSITORY / "examples" / "s2i"))
-    tree["audio"]["window_s"] = 3.0
-    tree["teacher"]["weights"] = ""
-    tree["data"]["synth"] = False
-    tree["train"] |= {"warmup_epochs": 0, "cycles": 0, "final_epochs": 0, "threads": 2}
-    config = project_file.from_tree(tree, where=__file__, root=REPOSITORY / "examples" / "s2i")
-    run = RunDir(folder)
-    train.train(config, run, silent)
-    model_format.write(pack.pack(folder), run.model_path)
-    return run
 
 
 def small_flash(board: Board) -> Board:
