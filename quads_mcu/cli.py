@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import sys
 from pathlib import Path
 from typing import Annotated, Any
@@ -36,6 +37,8 @@ DEFAULT_RUN = Path("runs/default")
 
 def main() -> None:
     """Run the command line; every expected error becomes one line and an exit code."""
+    # Ends like Ctrl-C: processes and folders that were begun are cleaned up.
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         app()
     except QuadsError as problem:

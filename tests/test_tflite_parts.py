@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib.util
+import os
 import shutil
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -175,8 +177,9 @@ def test_packing_is_tflite_micros(bits: int) -> None:
 
 
 def test_what_is_said_of_other_bits() -> None:
-    assert "3-bit indices become one byte each" in _notes(3)[0]
-    assert "no lut.tflite" in _notes(8)[0]
+    assert "3-bit indices become one byte each" in _notes({3})[0]
+    assert [note[:5] for note in _notes({2, 3, 4})] == ["2-bit", "3-bit"]
+    assert "no lut.tflite" in _notes({4, 8})[0]
     assert not compression.compressible(random_model(DIMS, bits=8))
     with pytest.raises(ExportError, match="8 bits; lookup tables take 7"):
         compression.compress(tflite_of("TANH").to_bytes(), random_model(DIMS, bits=8))
@@ -222,6 +225,32 @@ def test_failure_of_onnx2tf_is_one_error_and_keeps_the_log(tmp_path: Path) -> No
             tmp_path / "bad.onnx", np.zeros((1, 6, 8), np.float32), tmp_path / "out", "mel", silent
         )
     assert (tmp_path / "out" / onnx2tf.LOG).stat().st_size > 0
+
+
+CONVERT_FOR_LONG = """
+import sys
+from pathlib import Path
+from quads_mcu import cli
+from quads_mcu.tflite import onnx2tf
+
+child = "import os, time; print('quads-progress', 'pid', os.getpid(), 1, sep=chr(9), flush=True)"
+progress = lambda description, completed, total: print(completed, flush=True)
+cli.app = lambda: onnx2tf._run(
+    [sys.executable, "-c", child + "; time.sleep(60)"], Path(sys.argv[1]), progress)
+cli.main()
+"""
+
+
+def test_a_conversion_that_is_terminated_takes_its_process_along(tmp_path: Path) -> None:
+    command = [sys.executable, "-c", CONVERT_FOR_LONG, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=REPOSITORY) as parent:
+        assert parent.stdout is not None
+        pid = int(parent.stdout.readline())
+        os.kill(pid, 0)
+        parent.terminate()
+        assert parent.wait(30) == 128 + signal.SIGTERM
+    with pytest.raises(ProcessLookupError):
+        os.kill(pid, 0)
 
 
 def test_conversion_cannot_use_the_network() -> None:

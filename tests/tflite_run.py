@@ -18,9 +18,11 @@ def silent(description: str, completed: float, total: float) -> None:
     """Show nothing."""
 
 
-def converted_run(folder: Path, bits: int = 4) -> tuple[RunDir, Conversion]:
+def converted_run(
+    folder: Path, bits: int = 4, *, channel_scales: bool = False
+) -> tuple[RunDir, Conversion]:
     """Train, pack and convert a student of three classes of tones."""
-    run = tiny_run(folder, bits)
+    run = tiny_run(folder, bits, channel_scales=channel_scales)
     from quads_mcu.device import boards
 
     project.export(run, boards.load("host"), bits=None, out=None)

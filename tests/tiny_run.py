@@ -34,9 +34,9 @@ SETTINGS = {
 }
 
 
-def tiny_run(folder: Path, bits: int = 4) -> RunDir:
+def tiny_run(folder: Path, bits: int = 4, *, channel_scales: bool = False) -> RunDir:
     """Train a student on three classes of tones in noise; recordings and run lie in `folder`."""
-    config = tiny_config(folder, bits)
+    config = tiny_config(folder, bits, channel_scales=channel_scales)
     run = RunDir(folder / "run")
     threads = torch.get_num_threads()
     try:
@@ -46,10 +46,10 @@ def tiny_run(folder: Path, bits: int = 4) -> RunDir:
     return run
 
 
-def tiny_config(folder: Path, bits: int = 4) -> project.Config:
+def tiny_config(folder: Path, bits: int = 4, *, channel_scales: bool = False) -> project.Config:
     """Write the recordings to `folder` and return the settings that learn them."""
     write_corpus(folder)
-    tree = SETTINGS | {"quantization": {"bits": bits}}
+    tree = SETTINGS | {"quantization": {"bits": bits, "channel_scales": channel_scales}}
     return project.from_tree(tree, where="tests/tiny_run.py", root=folder)
 
 

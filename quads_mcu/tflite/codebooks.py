@@ -3,8 +3,9 @@
 The converter rounds weights channel by channel, which scatters the centroids of a matrix over many
 int8 values. Here every matrix gets its packed weights back:
 
-- values: `centroids[indices]`, so at most 2**bits distinct ones; one scale, the packed one (the
-  converter folds attention's division by sqrt(d_head) into the query matrix: so does its scale);
+- values: `centroids[indices]`, so at most 2**bits distinct ones; the packed scale, one or one per
+  output channel (the converter folds attention's division by sqrt(d_head) into the query matrix:
+  so does its scale);
 - bias: the real bias of the packed model on the scale (input scale * weight scale);
 - input: scale 1/80, zero point -8, so that the device frontend's bytes go in as they are.
 
@@ -53,22 +54,33 @@ def restore(buffer: Flatbuffer, model: PackedModel) -> dict[int, str]:
     zero_points = input_zero_points(model)
     found: dict[int, str] = {}
     for name, linear in model.linears():
-        weight_scale = linear.weight_scale * _factor(name, model)
-        operator = _find(buffer, operators, name, linear, weight_scale)
+        scales = weight_scales(linear) * _factor(name, model)
+        operator = _find(buffer, operators, name, linear, scales)
         operators.remove(operator)
         x, weight, *rest = (int(index) for index in operator.inputs)
         bias = rest[0] if rest and rest[0] >= 0 else None
         values = linear.weights.reshape(buffer.shape(weight))
         buffer.set_constant(weight, values)
-        buffer.set_quantization(weight, weight_scale)
+        buffer.set_quantization(weight, scales)
         found[weight] = weight_name(name)
         if bias is not None:
-            scale = float(buffer.quantization(x)[0][0]) * weight_scale
+            bias_scales = float(buffer.quantization(x)[0][0]) * scales
             real = real_bias(linear, zero_points[name]) * _factor(name, model)
-            buffer.set_constant(bias, _bias_int32(name, real, scale))
-            buffer.set_quantization(bias, scale)
+            buffer.set_constant(bias, _bias_int32(name, real, bias_scales))
+            buffer.set_quantization(bias, bias_scales)
             found[bias] = bias_name(name)
     return found
+
+
+def weight_scales(linear: PackedLinear) -> NDArray[np.float64]:
+    """Return the real value of a step of the weights, float64 (1,), or (N,) by output channel.
+
+    Channels differ by their scales alone, so their scales are as their multipliers.
+    """
+    if len(linear.multiplier) < 2:
+        return np.array([linear.weight_scale])
+    multiplier = linear.multiplier.astype(np.float64)
+    return linear.weight_scale * multiplier / multiplier.max()  # type: ignore[no-any-return]
 
 
 def input_zero_points(model: PackedModel) -> dict[str, int]:
@@ -84,7 +96,7 @@ def input_zero_points(model: PackedModel) -> dict[str, int]:
 def real_bias(linear: PackedLinear, input_zero_point: int) -> NDArray[np.float64]:
     """Return the bias in real units, float64 (N,), without the folded zero point."""
     folded = linear.bias + input_zero_point * linear.weights.astype(np.float64).sum(axis=1)
-    return np.asarray(folded * linear.input_scale * linear.weight_scale, np.float64)
+    return np.asarray(folded * linear.input_scale * weight_scales(linear), np.float64)
 
 
 def name_weights(buffer: Flatbuffer, model: PackedModel) -> dict[int, str]:
@@ -99,8 +111,8 @@ def name_weights(buffer: Flatbuffer, model: PackedModel) -> dict[int, str]:
     for name, linear in model.linears():
         for operator in operators:
             weight = int(operator.inputs[1])
-            weight_scale = linear.weight_scale * _factor(name, model)
-            if weight not in found and _same(buffer, weight, linear, weight_scale):
+            scales = weight_scales(linear) * _factor(name, model)
+            if weight not in found and _same(buffer, weight, linear, scales):
                 found[weight] = weight_name(name)
                 break
     return found
@@ -121,17 +133,23 @@ def _factor(name: str, model: PackedModel) -> float:
 
 
 def _find(
-    buffer: Flatbuffer, operators: list[Any], name: str, linear: PackedLinear, weight_scale: float
+    buffer: Flatbuffer,
+    operators: list[Any],
+    name: str,
+    linear: PackedLinear,
+    scales: NDArray[np.float64],
 ) -> Any:
     for operator in operators:
-        if _same(buffer, int(operator.inputs[1]), linear, weight_scale):
+        if _same(buffer, int(operator.inputs[1]), linear, scales):
             return operator
     raise ExportError(f"{name}: its weights are not to be found in the converted model")
 
 
-def _same(buffer: Flatbuffer, index: int, linear: PackedLinear, weight_scale: float) -> bool:
+def _same(
+    buffer: Flatbuffer, index: int, linear: PackedLinear, scales: NDArray[np.float64]
+) -> bool:
     """Whether a constant holds this matrix, but for the converter's rounding."""
-    expected = linear.weights.astype(np.float64) * weight_scale
+    expected = linear.weights.astype(np.float64) * scales[:, None]
     if int(np.prod(buffer.shape(index))) != expected.size:
         return False
     values = buffer.real(index)
@@ -142,9 +160,13 @@ def _same(buffer: Flatbuffer, index: int, linear: PackedLinear, weight_scale: fl
     return bool((difference <= _ROUNDING * largest + 1e-9).all())
 
 
-def _bias_int32(name: str, real: NDArray[np.float64], scale: float) -> NDArray[np.int32]:
-    values: NDArray[np.float64] = np.rint(real / scale)
+def _bias_int32(
+    name: str, real: NDArray[np.float64], scales: NDArray[np.float64]
+) -> NDArray[np.int32]:
+    values: NDArray[np.float64] = np.rint(real / scales)
     if np.abs(values).max() >= 1 << 31:
-        raise ExportError(f"{name}: bias {np.abs(real).max():.3g} does not fit scale {scale:.3g}")
+        raise ExportError(
+            f"{name}: bias {np.abs(real).max():.3g} does not fit scale {scales.min():.3g}"
+        )
     rounded: NDArray[np.int32] = values.astype(np.int32)
     return rounded

@@ -3,7 +3,8 @@
 A matrix becomes packed indices and one table of 2**bits values. The table is the packed model's
 centroids in their order, so the index values are those of the C source; tflite-micro packs them
 from the high bits of a byte on, the C source from the low bits: at 4 bits the two nibbles of every
-byte change places, nothing else.
+byte change places, nothing else. Where output channels have scales of their own, DECODE reads a
+table for every channel: the same one again.
 """
 
 from __future__ import annotations
@@ -23,6 +24,8 @@ MAX_BITS = 7
 DECODE = "custom:TFLM_DECODE"
 # The module header of tflite-micro's decode operator, before the value table.
 HEADER_BYTES = 16
+_STRIDE_AT = 6  # of the tables
+_AXIS_AT = 5  # upper half: the axis of the channels; all ones: one table
 
 
 def compressible(model: PackedModel) -> bool:
@@ -77,12 +80,16 @@ def _use_packed_order(buffer: Flatbuffer, model: PackedModel) -> None:
         header = buffer.constant(ancillary)
         assert header is not None
         table = linear.centroids.view(np.uint8)
+        channels = max(1, len(linear.multiplier))
         if tables.setdefault(ancillary, table.tobytes()) != table.tobytes():
             raise ExportError(f"{name}: shares its lookup table with a matrix of another order")
         start = header[:HEADER_BYTES].copy()
-        start[6] = len(table)  # the table's stride
-        buffer.set_constant(ancillary, np.concatenate([start, table]))
-        buffer.tensor(ancillary).shape = np.array([HEADER_BYTES + len(table)], np.int32)
+        start[_STRIDE_AT] = len(table)
+        if channels > 1:
+            start[_AXIS_AT] &= 0x0F
+        decoder = np.concatenate([start, np.tile(table, channels)])
+        buffer.set_constant(ancillary, decoder)
+        buffer.tensor(ancillary).shape = np.array([len(decoder)], np.int32)
         packed = pack_high_first(linear.indices, linear.bits)
         buffer.set_constant(encoded, packed)
         buffer.tensor(encoded).shape = np.array([len(packed)], np.int32)

@@ -170,7 +170,6 @@ def _summary(
 ) -> Conversion:
     int8 = Flatbuffer(files[INT8])
     weights = {n: compression.weight_bytes(f) for n, f in files.items() if n in _INTEGER}
-    bits = max(linear.bits for _, linear in model.linears())
     return Conversion(
         model_hash=model.model_hash,
         files={name: len(content) for name, content in files.items()},
@@ -179,7 +178,7 @@ def _summary(
         operators=dict(operators.count(int8).most_common()),
         calibration_windows=windows,
         seconds=round(seconds, 1),
-        notes=_notes(bits),
+        notes=_notes({linear.bits for _, linear in model.linears()}),
     )
 
 
@@ -198,12 +197,14 @@ def values_per_weight(buffer: Flatbuffer, model: PackedModel) -> dict[str, int]:
     return found
 
 
-def _notes(bits: int) -> list[str]:
-    if bits == 8:
+def _notes(widths: set[int]) -> list[str]:
+    if 8 in widths:
         return ["8-bit codebooks: no lut.tflite, lookup tables hold at most 7 bits"]
-    if bits < 4:
-        return [f"{bits}-bit indices become one byte each in int8.tflite; lut.tflite keeps {bits}"]
-    return []
+    return [
+        f"{bits}-bit indices become one byte each in int8.tflite; lut.tflite keeps {bits}"
+        for bits in sorted(widths)
+        if bits < 4
+    ]
 
 
 @contextmanager

@@ -108,11 +108,13 @@ class Flatbuffer:
         zero = found.zeroPoint if found.zeroPoint is not None else np.zeros(len(found.scale))
         return np.asarray(found.scale, np.float64), np.asarray(zero, np.float64)
 
-    def set_quantization(self, index: int, scale: float, zero_point: int = 0) -> None:
-        """Give a tensor one scale and one zero point."""
+    def set_quantization(
+        self, index: int, scale: float | NDArray[np.float64], zero_point: int = 0
+    ) -> None:
+        """Give a tensor a scale, one or (channels,) along its first axis, and one zero point."""
         quantization = self.tensor(index).quantization
-        quantization.scale = np.array([scale], np.float32)
-        quantization.zeroPoint = np.array([zero_point], np.int64)
+        quantization.scale = np.atleast_1d(np.asarray(scale, np.float32))
+        quantization.zeroPoint = np.full(quantization.scale.shape, zero_point, np.int64)
         quantization.quantizedDimension = 0
         quantization.min = quantization.max = None
 
