@@ -36,10 +36,12 @@ bench-device: setup
 bench-host: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
 
-# All of the demo; of the large model, where it was trained, some utterances.
+# All of the demo; of a large model some utterances: runs/s2i if it was trained, else a fitted one.
+LARGE := $(if $(wildcard runs/s2i/model.safetensors),runs/s2i,runs/paper-size)
 bench-tflite: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py $(RUN)
-	if [ -f runs/s2i/model.safetensors ]; then OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py runs/s2i 24; fi
+	[ $(LARGE) = runs/s2i ] || $(PY) -m benchmarks.paper_size $(LARGE)
+	OMP_NUM_THREADS=2 $(PY) benchmarks/tflite.py $(LARGE) 24
 
 bench-training: setup
 	$(PY) benchmarks/mct_epoch.py

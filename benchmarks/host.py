@@ -55,8 +55,7 @@ def _features(
     """Compare the float student on Whisper's float log-mel and on the device's int8 log-mel."""
     import torch
 
-    from quads_mcu.training.evaluation import read_student
-    from quads_mcu.training.trainer import FLOAT_STUDENT, logits_of
+    from quads_mcu.training.evaluation import FLOAT_STUDENT, logits_of, read_student
 
     student, _ = read_student(run.path / FLOAT_STUDENT)
     on_device = logits_of(lambda real: student(real)[1], mel)

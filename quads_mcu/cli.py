@@ -113,6 +113,7 @@ def train(
 ) -> None:
     """Train the student with QUADS (distillation and quantization cycles)."""
     from quads_mcu import config, console
+    from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
@@ -120,6 +121,7 @@ def train(
     with console.progress() as progress:
         outcome = training.train(settings, RunDir(run), progress, resume=resume)
     console.table("Training", ("", "validation accuracy"), outcome.rows())
+    console.note(f"report: {report.write(RunDir(run), settings, outcome)}")
 
 
 @app.command()
@@ -423,6 +425,7 @@ def run(
     from quads_mcu.device import build as builder
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
+    from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
@@ -430,7 +433,7 @@ def run(
     board = boards.load(target or settings.target.board)
     found = RunDir(run)
     with console.progress() as progress:
-        training.train(settings, found, progress)
+        report.write(found, settings, training.train(settings, found, progress))
         exporter.export(found, board, bits=None, out=None, progress=progress)
         evaluation.evaluate(found, "test", progress)
         source, objects = found.source_dir(board.name), found.build_dir(board.name)
@@ -477,7 +480,7 @@ def listen(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
-    silence = np.zeros(16 * (found.config().listen.hangover_ms + 100), np.int16)
+    silence = np.zeros(16 * (2 * found.config().listen.hangover_ms + 100), np.int16)
     pcm = np.concatenate([files.load(wav, limit_s=36_000), silence])
     model = model_format.read(found.model_path)
     with console.progress() as progress:

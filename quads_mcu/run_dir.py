@@ -3,6 +3,7 @@
 runs/NAME/
     config.json              settings and the folder that relative paths start from
     history.json ...         training (see docs/training.md)
+    training.html            its report
     model.safetensors        the packed model
     evaluation.json          float student and integer reference on the test split
     rejection.json, .svg     false accepts and false rejects on the test split
@@ -54,6 +55,11 @@ class RunDir:
     def evaluation_path(self) -> Path:
         """Predictions and accuracy on the test split."""
         return self.path / "evaluation.json"
+
+    @property
+    def training_report_path(self) -> Path:
+        """Report of the training."""
+        return self.path / "training.html"
 
     def source_dir(self, board: str) -> Path:
         """Generated C for `board`."""

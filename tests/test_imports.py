@@ -30,9 +30,9 @@ ROOMS = {
     "export": {"slots", "errors", "console", "paths", "config", "run_dir", "model", "model_format",
                "protocol", "audio", "device"},
     "device": {"errors", "console", "paths", "config", "model_format", "protocol"},
-    "report": {"slots", "errors", "console", "paths", "config", "run_dir", "model", "model_format",
-               "audio", "training", "export", "device", "__init__"},
-    "tflite": {"errors", "console", "paths", "config", "run_dir", "model", "model_format",
+    "report": {"atomic", "slots", "errors", "console", "paths", "config", "run_dir", "model",
+               "model_format", "audio", "training", "export", "device", "__init__"},
+    "tflite": {"slots", "errors", "console", "paths", "config", "run_dir", "model", "model_format",
                "audio", "training", "export", "device", "report", "__init__"},
 }  # fmt: skip
 

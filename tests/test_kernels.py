@@ -170,7 +170,7 @@ INSTRUCTIONS = [
 
 @pytest.mark.parametrize("core", ["m4", "m7", "m33"])
 def test_dsp_layers_stay_within_their_instructions(core: str) -> None:
-    _require_tools()
+    _require_tools(core)
     rng = np.random.default_rng(0)
     per_product = {}
     with EmulatedKernels(core, "dsp") as built:

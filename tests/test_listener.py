@@ -35,13 +35,20 @@ COUNTERS = (
 COMMAND, REJECTED, LOST = 0, 1, 2
 
 
-def recording(seed: int, *, noise: float, level: float, seconds: float = 12) -> NDArray[np.int16]:
-    """Bursts of tones of 0.1 to 1.6 s with pauses of 0.05 to 1.5 s, in noise."""
+def recording(
+    seed: int,
+    *,
+    noise: float,
+    level: float,
+    seconds: float = 12,
+    burst_s: tuple[float, float] = (0.1, 1.6),
+) -> NDArray[np.int16]:
+    """Bursts of tones with pauses of 0.05 to 1.5 s, in noise."""
     rng = np.random.default_rng(seed)
     pcm = rng.normal(0, 1, round(seconds * 16000)) * noise
     at = 16000
     while at < len(pcm):
-        n = min(len(pcm) - at, int(rng.uniform(1600, 25600)))
+        n = min(len(pcm) - at, int(16000 * rng.uniform(*burst_s)))
         time_s = np.arange(n) / 16000
         tones = rng.uniform(200, 5000, 6)
         loud = level * rng.uniform(0.3, 1.5)
@@ -54,6 +61,7 @@ RECORDINGS = {
     "noise": recording(1, noise=30, level=6000),
     "loud": recording(2, noise=3, level=40000),
     "digital silence": recording(3, noise=0, level=20000),
+    "short bursts": recording(6, noise=30, level=6000, burst_s=(0.03, 0.12)),
     "only noise": recording(4, noise=300, level=0, seconds=4),
     "nothing": np.zeros(0, np.int16),
     "one sample": np.ones(1, np.int16),
@@ -239,6 +247,45 @@ def test_no_window_reaches_across_a_gap(n_lost: int, run: Run) -> None:
     np.testing.assert_array_equal(
         found.logits, Reference(random_model(DIMS, seed=5)).logits(found.features)
     )
+
+
+def _steps(*stretches: tuple[int, int], n_mels: int = 40) -> NDArray[np.int8]:
+    """Frames at given levels: stretches of (frames, LSB)."""
+    return np.concatenate([np.full((n, n_mels), level, np.int8) for n, level in stretches])
+
+
+@pytest.mark.parametrize(("n_loud", "hangover"), [(6, 75), (8, 75), (9, 50), (20, 50)])
+def test_a_short_burst_waits_longer(n_loud: int, hangover: int) -> None:
+    """A level falls by half per frame, so the first quiet frame, 30 above the floor, is loud."""
+    frames = _steps((200, -60), (n_loud, 0), (200, -60))
+    (found,) = listener.utterances(frames, SETTINGS, 200)
+    assert found.end == 200 + n_loud + 1
+    assert found.confirmed == found.end + hangover - 1
+
+
+@pytest.mark.parametrize(("pause", "n_utterances"), [(70, 1), (80, 2)])
+def test_a_short_burst_belongs_to_the_word_behind_it(pause: int, n_utterances: int) -> None:
+    frames = _steps((200, -60), (7, 0), (pause, -60), (40, 0), (200, -60))
+    assert len(listener.utterances(frames, SETTINGS, 400)) == n_utterances
+
+
+@pytest.mark.parametrize(("n_loud", "n_utterances"), [(2, 2), (4, 1)])
+def test_clatter_does_not_end_a_pause(n_loud: int, n_utterances: int) -> None:
+    """The second burst is loud for a frame longer than it lasts."""
+    frames = _steps((200, -60), (40, 0), (30, -60), (n_loud, 0), (30, -60), (40, 0), (200, -60))
+    assert len(listener.utterances(frames, SETTINGS, 400)) == n_utterances
+
+
+@pytest.mark.parametrize(("pause", "n_utterances"), [(25, 1), (35, 2)])
+def test_after_a_full_window_a_pause_opens_the_gate_again(pause: int, n_utterances: int) -> None:
+    frames = _steps((200, -60), (130, 0), (pause, -60), (40, 0), (200, -60))
+    assert len(listener.utterances(frames, SETTINGS, 100)) == n_utterances
+
+
+@pytest.mark.parametrize(("above", "n_utterances"), [(24, 0), (28, 1)])
+def test_speech_counts_that_exceeds_the_gate(above: int, n_utterances: int) -> None:
+    frames = _steps((200, -60), (30, -60 + above), (200, -60))
+    assert len(listener.utterances(frames, SETTINGS, 200)) == n_utterances
 
 
 def test_settings_are_rounded_to_frames_and_lsb() -> None:

@@ -1,14 +1,13 @@
 """The paper-size student (d=384 x 4 layers) on emulated boards, over real utterances.
 
-Needs the trained run (`quads-mcu train` in examples/s2i; QUADS_S2I_RUN or runs/s2i) and its
-recordings (QUADS_SHARED_DATA). `quads-mcu test --run runs/s2i --target BOARD --limit 50` does the
-same for a report.
+Whisper's own encoder with fitted codebooks serves, on windows of 3 s; QUADS_S2I_RUN names a trained
+run of examples/s2i instead. `quads-mcu test --run runs/s2i --target BOARD --limit 50` does the same
+for a report.
 """
 
 from __future__ import annotations
 
 import contextlib
-import functools
 import os
 from collections.abc import Iterator
 from dataclasses import replace
@@ -16,9 +15,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from c_build import REPOSITORY
 from firmware_build import require
 
+from benchmarks.paper_size import fitted
 from quads_mcu import model_format
 from quads_mcu.device import boards, build
 from quads_mcu.device.boards import Board
@@ -40,17 +39,20 @@ def silent(description: str, completed: float, total: float) -> None:
     del description, completed, total
 
 
-@functools.cache
-def student() -> tuple[model_format.PackedModel, evaluation.Clips]:
+@pytest.fixture(scope="module")
+def student(
+    tmp_path_factory: pytest.TempPathFactory,
+) -> tuple[model_format.PackedModel, evaluation.Clips]:
     """The packed student and utterances spread over its test split."""
-    run = RunDir(Path(os.environ.get("QUADS_S2I_RUN", REPOSITORY / "runs" / "s2i")))
-    if not run.model_path.is_file():
-        pytest.skip(f"{run.model_path} is not there: train examples/s2i, or set QUADS_S2I_RUN")
-    model = model_format.read(run.model_path)
+    trained = os.environ.get("QUADS_S2I_RUN")
     try:
+        run = (
+            RunDir(Path(trained)) if trained else fitted(tmp_path_factory.mktemp("student"), silent)
+        )
+        model = model_format.read(run.model_path)
         clips = evaluation.load_clips(run.config(), model.labels, "test", silent)
     except QuadsError as problem:
-        pytest.skip(f"the recordings of s2i are not there: {problem}")
+        pytest.skip(f"the recordings of s2i or Whisper's encoder are not there: {problem}")
     return model, clips.spread(UTTERANCES)
 
 
@@ -61,8 +63,13 @@ def small_flash(board: Board) -> Board:
 
 
 @pytest.mark.parametrize(("name", "large"), [("qemu-an386", "psram"), ("qemu-an547", "ddr")])
-def test_logits_equal_the_reference(tmp_path: Path, name: str, large: str) -> None:
-    model, clips = student()
+def test_logits_equal_the_reference(
+    student: tuple[model_format.PackedModel, evaluation.Clips],
+    tmp_path: Path,
+    name: str,
+    large: str,
+) -> None:
+    model, clips = student
     board = small_flash(boards.load(name))
     require(board)
     assert (model.dims.d_model, model.dims.n_layers) == (384, 4)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import subprocess
+import sys
 import wave
 from collections.abc import Iterator
 from pathlib import Path
@@ -17,7 +19,8 @@ from safetensors.numpy import load_file
 
 from quads_mcu import config as project
 from quads_mcu.config import QuantizationSection, TrainSection
-from quads_mcu.errors import ConfigError, TrainingError
+from quads_mcu.errors import ConfigError, StorageError, TrainingError
+from quads_mcu.model import codebook
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
@@ -277,7 +280,7 @@ def test_finished_run_is_not_trained_again(tmp_path: Path) -> None:
 def test_refuses_another_configuration_or_other_data(tmp_path: Path) -> None:
     run(tmp_path, problem())
     other = dataclasses.replace(SHORT, alpha=0.25, batch_size=7)
-    with pytest.raises(ConfigError, match="batch_size, alpha"):
+    with pytest.raises(ConfigError, match="alpha, batch_size"):
         run(tmp_path, problem(), other)
     with pytest.raises(ConfigError, match="other data"):
         run(tmp_path, problem(fingerprint="else"))
@@ -505,3 +508,119 @@ def test_without_a_final_phase_codebooks_are_fitted_to_the_float_student(tmp_pat
     )
     again = run(tmp_path, problem(), dataclasses.replace(SHORT, final_epochs=0))
     assert again.best == loop.best
+
+
+def test_accuracy_by_bits_is_that_of_fitted_codebooks(tmp_path: Path) -> None:
+    """Each weight goes to the nearest centroid, spelled out on the student that was kept."""
+    settings = dataclasses.replace(SHORT, distill_epochs=1)
+    history = run(tmp_path, problem(), settings).history
+    assert ["valid_by_bits" in entry for entry in history] == [0, 1, 1, 0, 0, 0]
+    assert history[1]["valid_by_bits"]["4"] == history[1]["valid_quantized"]
+    student = trainer.read_student(tmp_path / trainer.FLOAT_STUDENT)[0]
+    weights = {name: latent.detach().clone() for name, latent in latents(student).items()}
+    valid = split(30, 3)
+    expected = {}
+    for bits in (8, 4, 3, 2):
+        for name, latent in latents(student).items():
+            centroids = torch.from_numpy(codebook.fit(weights[name].numpy(), bits))
+            nearest = (weights[name].flatten()[:, None] - centroids).abs().argmin(1)
+            with torch.no_grad():
+                latent.copy_(centroids[nearest].view(latent.shape))
+        with torch.no_grad():
+            answers = student(real_mel(valid.mel))[1].argmax(1).numpy()
+        expected[str(bits)] = float((answers == valid.answers[:, 0]).mean())
+    assert history[2]["valid_by_bits"] == pytest.approx(expected)
+
+
+def logged(folder: Path) -> dict[str, dict[int, float]]:
+    """Read a TensorBoard log back: tag -> step -> value; no step twice."""
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    found = EventAccumulator(str(folder / trainer.TENSORBOARD))
+    found.Reload()
+    scalars = {tag: found.Scalars(tag) for tag in found.Tags()["scalars"]}
+    values = {tag: {event.step: event.value for event in s} for tag, s in scalars.items()}
+    assert all(len(values[tag]) == len(s) for tag, s in scalars.items())
+    return values
+
+
+def expected_log(history: list[dict[str, Any]]) -> dict[str, dict[int, float]]:
+    found: dict[str, dict[int, float]] = {}
+    for entry in history:
+        for name in ("loss", "valid_float", "valid_quantized"):
+            tag = f"{name}/{entry['phase']}"
+            found.setdefault(tag, {})[entry["epoch"]] = float(np.float32(entry[name]))
+        for bits, value in entry.get("valid_by_bits", {}).items():
+            tag = f"valid_by_bits/{bits}"
+            found.setdefault(tag, {})[entry["epoch"]] = float(np.float32(value))
+    return found
+
+
+def test_tensorboard_log_is_the_history(tmp_path: Path) -> None:
+    loop = run(tmp_path, problem())
+    found = logged(tmp_path)
+    assert found == expected_log(loop.history)
+    assert sorted(found["loss/distillation"]) == [2, 3]
+    assert sorted(found["valid_by_bits/2"]) == [1, 3]
+    files = sorted((tmp_path / trainer.TENSORBOARD).iterdir())
+    run(tmp_path, problem())
+    assert sorted((tmp_path / trainer.TENSORBOARD).iterdir()) == files
+
+
+def test_tensorboard_log_of_interrupted_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed in an epoch, then between an epoch's log and its checkpoint."""
+    with pytest.raises(KilledError):
+        run(tmp_path, problem(stop_at=3))
+    assert logged(tmp_path) == expected_log(json.loads((tmp_path / "history.json").read_text()))
+
+    def killed(_: trainer.Trainer) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer.Trainer, "_save", killed)
+        with pytest.raises(KilledError):
+            run(tmp_path, problem())
+    assert 3 in logged(tmp_path)["loss/distillation"]
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 3
+    history = run(tmp_path, problem()).history
+    assert logged(tmp_path) == expected_log(history)
+
+
+def test_without_tensorboard_nothing_is_logged(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setitem(sys.modules, "tensorboard", None)
+        with pytest.raises(KilledError):
+            run(tmp_path, problem(stop_at=2))
+    assert not (tmp_path / trainer.TENSORBOARD).exists()
+    assert logged_after(tmp_path) == set(range(7))
+
+
+def logged_after(folder: Path) -> set[int]:
+    """Train to the end, with the package; return the steps that have a loss."""
+    run(folder, problem())
+    losses = [values for tag, values in logged(folder).items() if tag.startswith("loss/")]
+    return {step for values in losses for step in values}
+
+
+def test_tensorboard_log_that_cannot_be_written(tmp_path: Path) -> None:
+    (tmp_path / trainer.TENSORBOARD).write_text("a file in the folder's place")
+    with pytest.raises(StorageError, match=r"TensorBoard's log cannot be written"):
+        run(tmp_path, problem())
+
+
+def test_tensorboard_log_does_without_tensorflow(tmp_path: Path) -> None:
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom quads_mcu.training.tensorboard import Log\n"
+        "entry = dict(epoch=0, phase='final', loss=1.0, valid_float=1.0, valid_quantized=1.0)\n"
+        "with Log(Path(sys.argv[1])) as log:\n    log.write([entry])\n"
+        "assert 'tensorflow' not in sys.modules\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", code, str(tmp_path / "log")], capture_output=True, text=True
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(list((tmp_path / "log").iterdir())) == 1

@@ -13,7 +13,8 @@ typedef struct {
   uint8_t gate_lsb;     /* a band counts when it is this far above its noise floor, 0.5 dB each */
   uint16_t lead_frames; /* before the first loud frame that belong to the utterance */
   uint16_t tail_frames; /* after its last loud frame; then the answer may be prepared */
-  uint16_t hangover_frames; /* without a loud one that end it; at least tail_frames */
+  uint16_t hangover_frames; /* without a loud one that end it; at least tail_frames. A short burst
+                               ends after half as many again. */
 } quads_gate_settings_t;
 
 typedef enum {
@@ -22,16 +23,18 @@ typedef enum {
   QUADS_GATE_PAUSED,  /* its tail is complete: it may be over */
   QUADS_GATE_RESUMED, /* it was not */
   QUADS_GATE_CLOSED,  /* it was */
-  QUADS_GATE_FULL,    /* it fills the window; what follows up to the next tail is not heard */
+  QUADS_GATE_FULL,    /* it fills the window; nothing more is heard until a pause of 3/2 tails */
 } quads_gate_signal_t;
 
 typedef struct {
   quads_gate_settings_t settings;
   uint16_t n_mels, n_frames;          /* n_frames: of the window */
-  int16_t floor[QUADS_GATE_MAX_MELS]; /* noise floor of each band, 1/64 LSB */
+  int16_t level[QUADS_GATE_MAX_MELS]; /* of each band, smoothed, 1/64 LSB */
+  int16_t floor[QUADS_GATE_MAX_MELS]; /* its noise floor, 1/64 LSB */
   uint16_t warming;                   /* frames until the floors move slowly; 0: they do */
-  uint16_t run;                       /* loud frames in a row */
+  uint16_t run;                       /* loud frames in a row, counted until they open the gate */
   uint16_t quiet;                     /* quiet frames in a row */
+  uint16_t loud;                      /* loud frames of the utterance, counted until it is long */
   uint8_t state;
   int32_t peak;   /* loudness of the utterance's loudest frame */
   uint32_t start; /* first frame of the utterance */

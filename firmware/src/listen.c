@@ -126,7 +126,8 @@ void quads_listen_gap(quads_listen_t *listen, uint32_t n_samples) {
   withdraw(listen);
   quads_gate_reset(&listen->gate);
   quads_frontend_restart(&listen->quads.frontend);
-  listen->frame = (uint32_t)(listen->samples / QUADS_HOP_SAMPLES);
+  /* A hop is 5 << 5 samples: no 64-bit division, which small cores have no instruction for. */
+  listen->frame = (uint32_t)(listen->samples >> 5) / (QUADS_HOP_SAMPLES >> 5);
   listen->oldest = listen->frame;
 }
 

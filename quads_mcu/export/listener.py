@@ -19,9 +19,10 @@ from quads_mcu.model_format import PackedModel
 
 LSB_PER_DB = 2
 # Constants of firmware/src/gate.c.
-FLOOR_ONE, FLOOR_UP, FLOOR_DOWN, FLOOR_LEAST = 64, 8, 16, -80 * 64
+LEVEL_ONE, LEVEL_LEAST, SMOOTH_SHIFT, FLOOR_STEP = 64, -80 * 64, 1, 8
 WARM_FRAMES, WARM_FACTOR = 100, 16
-LOUD_LSB, ONSET_FRAMES, PEAK_SHIFT = 2, 6, 3
+LOUD_LSB, PEAK_SHIFT = 1, 4
+ONSET_FRAMES, RESUME_FRAMES, SHORT_FRAMES = 6, 4, 10
 SILENCE = -128
 
 Int8 = NDArray[np.int8]
@@ -124,6 +125,10 @@ def utterances(mel: Int8, settings: GateSettings, n_frames: int) -> list[Utteran
     return [utterance for utterance in heard if utterance is not None]
 
 
+def _half_more(frames: int) -> int:
+    return frames + frames // 2
+
+
 class _State(Enum):
     CLOSED = auto()
     OPEN = auto()
@@ -136,51 +141,58 @@ class _Gate:
     def __init__(self, settings: GateSettings, n_frames: int, first: Int8) -> None:
         self._settings = settings
         self._n_frames = n_frames
-        self._floor = np.maximum(first.astype(np.int32) * FLOOR_ONE, FLOOR_LEAST)
+        self._level = np.maximum(first.astype(np.int32) * LEVEL_ONE, LEVEL_LEAST)
+        self._floor = self._level
         self._warming = WARM_FRAMES
         self._state = _State.CLOSED
-        self._run = self._quiet = self._peak = self._start = self._end = 0
+        self._run = self._quiet = self._loud = self._peak = self._start = self._end = 0
 
     def take(self, frame: int, levels: Int32) -> Utterance | None:
         """Take one frame; return the utterance that it makes certain."""
         loudness = self._loudness(levels)
         loud = loudness >= LOUD_LSB * len(levels)
         if self._state is _State.CLOSED:
-            self._wait(frame, loudness, loud)
+            self._run = self._run + 1 if loud else 0
+            self._wait(frame, loudness)
             return None
         self._peak = max(self._peak, loudness)
         loud = loud and loudness >= self._peak >> PEAK_SHIFT
+        self._run = self._run + 1 if loud else 0
+        paused = self._quiet >= self._settings.tail_frames
+        loud = loud and (not paused or self._run >= RESUME_FRAMES)
         self._quiet = 0 if loud else self._quiet + 1
         if self._state is _State.OPEN:
             return self._follow(frame, loud)
-        if self._quiet == self._settings.tail_frames:
+        if self._quiet == _half_more(self._settings.tail_frames):
             self._close()
         return None
 
     def _loudness(self, levels: Int32) -> int:
         factor = WARM_FACTOR if self._warming else 1
         self._warming = max(0, self._warming - 1)
-        excess = levels - (self._floor >> 6) - self._settings.gate_lsb
-        rising = levels * FLOOR_ONE > self._floor
-        step = np.where(rising, FLOOR_UP * factor, -FLOOR_DOWN * factor)
-        self._floor = np.maximum(self._floor + step, FLOOR_LEAST)
+        now = np.maximum(levels * LEVEL_ONE, LEVEL_LEAST)
+        self._level = self._level + ((now - self._level) >> SMOOTH_SHIFT)
+        excess = (self._level >> 6) - (self._floor >> 6) - self._settings.gate_lsb
+        step = np.where(self._level > self._floor, FLOOR_STEP, -FLOOR_STEP) * factor
+        self._floor = np.maximum(self._floor + step, LEVEL_LEAST)
         return int(np.maximum(excess, 0).sum())
 
-    def _wait(self, frame: int, loudness: int, loud: bool) -> None:
-        self._run = self._run + 1 if loud else 0
+    def _wait(self, frame: int, loudness: int) -> None:
         if self._run == ONSET_FRAMES:
             self._state = _State.OPEN
             self._start = max(0, frame + 1 - ONSET_FRAMES - self._settings.lead_frames)
             self._end = frame + 1
-            self._peak, self._quiet = loudness, 0
+            self._peak, self._quiet, self._loud = loudness, 0, ONSET_FRAMES
 
     def _follow(self, frame: int, loud: bool) -> Utterance | None:
         if loud:
             self._end = frame + 1
+            self._loud += 1
         if self._quiet < self._settings.tail_frames and frame + 1 - self._start >= self._n_frames:
             self._state = _State.FULL
             return Utterance(self._start, self._n_frames, self._end, frame)
-        if self._quiet < self._settings.hangover_frames:
+        hangover = self._settings.hangover_frames
+        if self._quiet < (_half_more(hangover) if self._loud < SHORT_FRAMES else hangover):
             return None
         self._close()
         length = self._end + self._settings.tail_frames - self._start

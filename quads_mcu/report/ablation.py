@@ -175,8 +175,7 @@ def _measure(
 ) -> tuple[int, Accuracy]:
     from quads_mcu.export.pack import pack
     from quads_mcu.training import train as training
-    from quads_mcu.training.evaluation import quantized_logits
-    from quads_mcu.training.trainer import FLOAT_STUDENT, read_student
+    from quads_mcu.training.evaluation import FLOAT_STUDENT, quantized_logits, read_student
 
     run = RunDir(folder / cell.name)
     settings = cell_config(config, cell)

@@ -16,10 +16,9 @@ from quads_mcu.device.build import Build
 from quads_mcu.device.memory import place
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import NEVER_REJECT, STAGES, PackedModel
-from quads_mcu.paths import data_dir
-from quads_mcu.report import evaluation
+from quads_mcu.report import evaluation, page
 from quads_mcu.report.statistics import confusion, per_slot, whole_command, wilson_interval
-from quads_mcu.run_dir import RunDir, write_json, write_text
+from quads_mcu.run_dir import RunDir, write_json
 
 if TYPE_CHECKING:
     from quads_mcu.audio.utterances import Clips
@@ -169,16 +168,8 @@ class BoardReport:
 
     def write(self) -> None:
         """Write report.json and report.html."""
-        import jinja2
-
         write_json(self.folder / "report.json", self.values)
-        environment = jinja2.Environment(
-            loader=jinja2.FileSystemLoader(data_dir("templates")),
-            autoescape=True,
-            undefined=jinja2.ChainableUndefined,
-        )
-        page = environment.get_template("report.html.j2").render(r=self.values)
-        write_text(self.folder / "report.html", page)
+        page.write(self.folder / "report.html", "report.html.j2", self.values)
 
 
 def _model_json(model: PackedModel) -> dict[str, Any]:

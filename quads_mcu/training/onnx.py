@@ -19,8 +19,13 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import EncoderLayer, Student
 from quads_mcu.training import checkpoint
 from quads_mcu.training.codebooks import Codebooks, latents
+from quads_mcu.training.evaluation import (
+    FLOAT_STUDENT,
+    QUANTIZED_STUDENT,
+    logits_of,
+    read_student,
+)
 from quads_mcu.training.problem import Mel, real_mel
-from quads_mcu.training.trainer import FLOAT_STUDENT, QUANTIZED_STUDENT, logits_of, read_student
 
 OPSET = 17
 INPUT, OUTPUT = "mel", "logits"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from quads_mcu.console import Progress
 from quads_mcu.model import dimensions, whisper_files
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
-from quads_mcu.training import data, narrow, teacher, trainer
+from quads_mcu.training import data, evaluation, narrow, teacher, trainer
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
 
@@ -120,10 +121,13 @@ def _with_whisper(
 def _clear(run: RunDir) -> None:
     names = (
         trainer.CHECKPOINT,
-        trainer.FLOAT_STUDENT,
-        trainer.QUANTIZED_STUDENT,
+        evaluation.FLOAT_STUDENT,
+        evaluation.QUANTIZED_STUDENT,
         trainer.HISTORY,
     )
     stale = [run.path / name for name in names]
-    for path in [*stale, run.config_path, run.model_path, run.evaluation_path]:
+    stale += [run.config_path, run.model_path, run.evaluation_path, run.training_report_path]
+    for path in stale:
         path.unlink(missing_ok=True)
+    if (logs := run.path / trainer.TENSORBOARD).exists():
+        shutil.rmtree(logs)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import time
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -22,24 +23,28 @@ from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.encoder import Student, identity
 from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
-from quads_mcu.slots import Slot
-from quads_mcu.training import accelerator, activations, bits, checkpoint, losses
-from quads_mcu.training.activations import Grid, Grids
+from quads_mcu.training import accelerator, activations, bits, checkpoint, losses, tensorboard
+from quads_mcu.training.activations import Grids
 from quads_mcu.training.average import Average
 from quads_mcu.training.codebooks import Codebooks
-from quads_mcu.training.problem import Mel, Problem, Split, real_mel
+from quads_mcu.training.evaluation import (
+    FLOAT_STUDENT,
+    QUANTIZED_STUDENT,
+    measure,
+    read_grids,
+    read_student,
+)
+from quads_mcu.training.problem import Mel, Problem, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
 
 CHECKPOINT = "checkpoint.safetensors"
-FLOAT_STUDENT = "student_float.safetensors"
-QUANTIZED_STUDENT = "student_quantized.safetensors"
 HISTORY = "history.json"
+TENSORBOARD = "tensorboard"
 
 _WEIGHT_DECAY = 0.01
 _GRADIENT_NORM = 1.0
 _REASSIGN_STEPS = 10
 _CALIBRATION_CLIPS = 128
-_EVALUATION_BATCH = 32
 # Of the teacher's and the float student's answers.
 _TEMPERATURE = 2.0
 # Final phase: share of the float student's answers against the labels.
@@ -103,26 +108,26 @@ class Trainer:
         Raises:
             TrainingError: the loss is not finite; the last checkpoint stays.
         """
-        total = len(self.epochs)
-        progress("training", len(self.history), total)
-        for epoch in self.epochs[len(self.history) :]:
-            started_s = time.monotonic()
-            self._enter(epoch, progress)
-            loss = self._train(epoch, progress)
-            entry: dict[str, Any] = {
-                "epoch": epoch.number,
-                "phase": epoch.phase,
-                "cycle": epoch.cycle,
-            }
-            entry |= {"loss": loss} | self._validate(epoch)
-            entry["duration_s"] = round(time.monotonic() - started_s, 2)
-            self.history.append(entry)
-            self._leave(epoch)
-            self._save()
-            progress("training", epoch.number + 1, total)
+        progress("training", len(self.history), len(self.epochs))
+        with tensorboard.Log(self.folder / TENSORBOARD) as log:
+            for epoch in self.epochs[len(self.history) :]:
+                self._run_epoch(epoch, log, progress)
         if not self.settings.final_epochs and self.grids is None:
             self._begin_final(progress)
             self._keep_quantized()
+
+    def _run_epoch(self, epoch: Epoch, log: tensorboard.Log, progress: Progress) -> None:
+        started_s = time.monotonic()
+        self._enter(epoch, progress)
+        loss = self._train(epoch, progress)
+        entry = {"epoch": epoch.number, "phase": epoch.phase, "cycle": epoch.cycle, "loss": loss}
+        entry |= self._validate(epoch)
+        entry["duration_s"] = round(time.monotonic() - started_s, 2)
+        self.history.append(entry)
+        self._leave(epoch)
+        log.write(self.history)
+        self._save()
+        progress("training", epoch.number + 1, len(self.epochs))
 
     def _projection(self) -> nn.Module:
         """P of Eq. 1: learned where the widths differ."""
@@ -145,9 +150,9 @@ class Trainer:
         groups = [{"params": parameters, "peak": self.settings.lr_quant}]
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
-    def _fit(self) -> Codebooks:
+    def _fit(self, widths: Mapping[str, int]) -> Codebooks:
         scales = self.quantization.channel_scales
-        return Codebooks.fit(self.student, self.bits, channel_scales=scales)
+        return Codebooks.fit(self.student, widths, channel_scales=scales)
 
     def _enter(self, epoch: Epoch, progress: Progress) -> None:
         if epoch.distills:
@@ -167,7 +172,7 @@ class Trainer:
         return self.float_student
 
     def _begin_quantization(self) -> None:
-        self.codebooks = self._fit()
+        self.codebooks = self._fit(self.bits)
         self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
 
     def _begin_final(self, progress: Progress) -> None:
@@ -265,15 +270,18 @@ class Trainer:
         return z, logits
 
     @torch.no_grad()
-    def _validate(self, epoch: Epoch) -> dict[str, float]:
+    def _validate(self, epoch: Epoch) -> dict[str, Any]:
         """Measure the student in float and quantized; keep the best where the epoch says so."""
         with self.average.shown(self.student if epoch.distills else None):
             self.student.eval()
             floating = self._measure(lambda mel: self.student(mel)[1])
             held = self.codebooks
             if held is None:
-                self.codebooks = self._fit()
+                self.codebooks = self._fit(self.bits)
             quantized = self._measure(lambda mel: self._quantized(mel)[1])
+            found: dict[str, Any] = {"valid_float": floating[0], "valid_quantized": quantized[0]}
+            if epoch.distills and epoch.last:
+                found["valid_by_bits"] = self._measure_by_bits()
             if epoch.chosen and epoch.distills and floating >= self.best["float"]:
                 self.best["float"] = floating
                 self._write_float()
@@ -281,7 +289,15 @@ class Trainer:
             self.best["quantized"] = quantized
             self._write_quantized()
         self.codebooks = held
-        return {"valid_float": floating[0], "valid_quantized": quantized[0]}
+        return found
+
+    def _measure_by_bits(self) -> dict[str, float]:
+        """Return the accuracy with fitted codebooks, by bits (text, as JSON has it)."""
+        found = {}
+        for width in BITS:
+            self.codebooks = self._fit(bits.uniform(self.problem.dims, width))
+            found[str(width)] = self._measure(lambda mel: self._quantized(mel)[1])[0]
+        return found
 
     @torch.no_grad()
     def _keep_quantized(self) -> None:
@@ -291,7 +307,7 @@ class Trainer:
 
     def _measure(self, model: Any) -> list[float]:
         split, sizes = self.problem.valid, self.problem.sizes
-        return _measure(lambda mel: model(mel.to(self.device)).cpu(), split, sizes)
+        return measure(lambda mel: model(mel.to(self.device)).cpu(), split, sizes)
 
     def _mel(self, mel: Mel) -> Tensor:
         return real_mel(mel).to(self.device)
@@ -377,44 +393,5 @@ class Trainer:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
 
 
-def read_student(path: Path) -> tuple[Student, tuple[Slot, ...]]:
-    """Read a float student and its slots.
-
-    Raises:
-        TrainingError: missing or damaged.
-    """
-    from quads_mcu.model.dimensions import Dimensions
-
-    tensors, scalars = checkpoint.read(path)
-    try:
-        student = Student(Dimensions(**scalars["dims"]))
-        student.load_state_dict(tensors)
-        return student.eval(), slots.of_student(scalars)
-    except (KeyError, TypeError, ValueError, RuntimeError) as problem:
-        raise TrainingError(f"{path}: damaged: {problem}; train with --restart") from None
-
-
-def read_grids(plain: dict[str, Any]) -> dict[str, Grid]:
-    """Return grids from their JSON form."""
-    return {name: Grid(**values) for name, values in plain.items()}
-
-
 def _plain(grids: Grids) -> dict[str, Any]:
     return {name: asdict(grid) for name, grid in grids.items()}
-
-
-def logits_of(model: Any, mel: Mel) -> NDArray[np.float32]:
-    """Return float32 (N, n_classes) of a callable on real log-mel, batch by batch."""
-    parts = []
-    with torch.inference_mode():
-        for at in range(0, len(mel), _EVALUATION_BATCH):
-            parts.append(model(real_mel(mel[at : at + _EVALUATION_BATCH])).numpy())
-    return np.concatenate(parts)
-
-
-def _measure(model: Any, split: Split, sizes: list[int]) -> list[float]:
-    """Return accuracy of whole commands (0 .. 1) and minus the cross-entropy, in this order."""
-    logits = torch.from_numpy(logits_of(model, split.mel))
-    answers = torch.from_numpy(split.answers)
-    correct = losses.exact_match(logits, answers, sizes)
-    return [correct, -float(losses.cross_entropy(logits, answers, sizes))]
