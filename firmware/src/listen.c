@@ -6,6 +6,8 @@
 #include "quads_listen.h"
 #include "quads_math.h"
 
+_Static_assert(QUADS_HOP_SAMPLES == 5 << 5, "quads_listen_gap divides by it");
+
 #define EARLY_TOKENS 4 /* front rows made at a time while speech comes in */
 #define FRONT_ROWS 2   /* mel rows on either side of 2t that token t reads */
 
@@ -126,8 +128,10 @@ void quads_listen_gap(quads_listen_t *listen, uint32_t n_samples) {
   withdraw(listen);
   quads_gate_reset(&listen->gate);
   quads_frontend_restart(&listen->quads.frontend);
-  /* A hop is 5 << 5 samples: no 64-bit division, which small cores have no instruction for. */
-  listen->frame = (uint32_t)(listen->samples >> 5) / (QUADS_HOP_SAMPLES >> 5);
+  /* samples / 160 in two digits: no 64-bit division, which small cores have no instruction for. */
+  const uint32_t high = (uint32_t)(listen->samples >> 21);
+  const uint32_t low = (uint32_t)(listen->samples >> 5) & 0xFFFFu;
+  listen->frame = (high / 5 << 16) + ((high % 5 << 16 | low) / 5);
   listen->oldest = listen->frame;
 }
 
