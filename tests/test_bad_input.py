@@ -115,8 +115,8 @@ def test_training_on_a_full_disk_ends_in_one_line_and_goes_on_later(tmp_path: Pa
     last = done.stderr.splitlines()[-1]
     assert last.startswith("error: ") and "bytes cannot be written: File too large" in last
     assert "Traceback" not in done.stderr
-    left = sorted(path.name for path in (tmp_path / "run").iterdir())
-    assert left == ["config.json"]
+    left = {path.name for path in (tmp_path / "run").iterdir()} - {"tensorboard"}
+    assert left == {"config.json"}
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "run" / "student_quantized.safetensors").exists()
