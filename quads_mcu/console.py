@@ -59,6 +59,9 @@ def result_json(value: object) -> None:
     stdout().out(json.dumps(value, indent=2, sort_keys=False), highlight=False)
 
 
+_FILE_WIDTH = 400
+
+
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table on stdout; every column after the first is right-aligned."""
     from rich import box
@@ -69,7 +72,8 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         grid.add_column(column, justify="left" if position == 0 else "right")
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
-    stdout().print(grid, markup=False)
+    # A file or a pipe has no width to keep to.
+    stdout().print(grid, markup=False, width=None if stdout().is_terminal else _FILE_WIDTH)
 
 
 @contextlib.contextmanager

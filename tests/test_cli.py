@@ -34,7 +34,12 @@ VERBS = [
     "boards",
     "analyze",
     "profile",
-]
+]  # in the order of the pipeline
+
+
+def test_help_lists_the_verbs_in_pipeline_order(tmp_path: Path) -> None:
+    text = quads_mcu("--help", cwd=tmp_path).stdout
+    commands = text.split("Commands:")[1]
     found = [line.split()[0] for line in commands.splitlines() if line.startswith("  ")]
     assert [word for word in found if word in VERBS] == VERBS
 
