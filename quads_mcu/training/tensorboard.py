@@ -59,7 +59,7 @@ class Log:
 
     def _add(self, entry: dict[str, Any]) -> None:
         step = entry["epoch"]
-        for name in SCALARS:
+        for name in (scalar for scalar in SCALARS if scalar in entry):
             self._writer.add_scalar(f"{name}/{entry['phase']}", entry[name], step)
         for bits, accuracy in entry.get("valid_by_bits", {}).items():
             self._writer.add_scalar(f"valid_by_bits/{bits}", accuracy, step)
