@@ -18,12 +18,19 @@ LINE_EVERY_S = 10.0
 Progress = Callable[[str, float, float], None]
 
 
+# A file or a pipe has no width that a table must keep to.
+_FILE_WIDTH = 400
+
+
 @functools.cache
 def stdout() -> Console:
     """Return the console for results."""
     from rich.console import Console
 
-    return Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False, soft_wrap=True)
+    if not console.is_terminal:
+        console.width = _FILE_WIDTH
+    return console
 
 
 @functools.cache
@@ -59,9 +66,6 @@ def result_json(value: object) -> None:
     stdout().out(json.dumps(value, indent=2, sort_keys=False), highlight=False)
 
 
-_FILE_WIDTH = 400
-
-
 def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
     """Print a table on stdout; every column after the first is right-aligned."""
     from rich import box
@@ -72,8 +76,7 @@ def table(title: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> 
         grid.add_column(column, justify="left" if position == 0 else "right")
     for row in rows:
         grid.add_row(*(str(cell) for cell in row))
-    # A file or a pipe has no width to keep to.
-    stdout().print(grid, markup=False, width=None if stdout().is_terminal else _FILE_WIDTH)
+    stdout().print(grid, markup=False)
 
 
 @contextlib.contextmanager
