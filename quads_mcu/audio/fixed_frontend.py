@@ -22,6 +22,7 @@ from quads_mcu.audio.frontend_tables import (
     tables,
 )
 from quads_mcu.audio.logmel import FULL_SCALE, N_BINS, hann, mel_corners
+from quads_mcu.audio.prime_factor import Arithmetic, dft16, dft25
 
 Int = NDArray[np.int64]
 
@@ -95,78 +96,22 @@ def _slopes(n_mels: int) -> NDArray[np.uint16]:
 def levels(samples: NDArray[np.int16], n_mels: int) -> NDArray[np.int8]:
     """Run the pipeline: int16 (16, 25, F) in prime-factor order -> int8 (n_mels, F)."""
     constants, places = fixed_tables(n_mels), tables(n_mels)
+    arithmetic = Arithmetic(
+        scale=lambda a, factor: a * factor >> SCALE_BITS,
+        quarter=lambda a: a >> 2,
+        scalars=constants.scalars,
+        twiddles=constants.twiddles.astype(np.int64),
+    )
     windowed = samples.astype(np.int64) * constants.window.T[:, :, None].astype(np.int64)
-    rows = _dft16(windowed >> (SCALE_BITS - SAMPLE_BITS), constants)
-    power, shift = _power(rows, constants, places)
+    rows = dft16(windowed >> (SCALE_BITS - SAMPLE_BITS), arithmetic)
+    power, shift = _power(dft25(rows, arithmetic), places)
     return _log(_mel(power, shift, constants, places), constants)
 
 
-def _scale(a: Int, factor: Int | int) -> Int:
-    return a * factor >> SCALE_BITS
-
-
-def _dft16(x: Int, constants: FixedTables) -> Int:
-    """Real 16-point DFTs down the columns: (16, 25, F) -> re, im of the rows (2, 8, 25, F)."""
-    cos_22, sin_22 = constants.scalars["cos_22"], constants.scalars["sin_22"]
-    cos_45 = constants.scalars["cos_45"]
-    out = np.empty((2, 8, *x.shape[1:]), np.int64)
-    s, d = x[:8] + x[8:], x[:8] - x[8:]
-
-    ss, sd = s[:4] + s[4:], s[:4] - s[4:]
-    even, odd = ss[0] + ss[2], ss[1] + ss[3]
-    out[0, 0], out[1, 0] = even + odd, even - odd
-    out[0, 1], out[1, 1] = ss[0] - ss[2], ss[1] - ss[3]
-    m, p = _scale(sd[1] - sd[3], cos_45), _scale(sd[1] + sd[3], cos_45)
-    out[0, 2], out[1, 2] = sd[0] + m, sd[2] + p
-    out[0, 3], out[1, 3] = sd[0] - m, sd[2] - p
-
-    u1, g1 = _turn(d[1], d[5], cos_22, sin_22)
-    u2, g2 = _scale(d[2] - d[6], cos_45), _scale(d[6] + d[2], cos_45)
-    u3, g3 = _turn(d[3], d[7], sin_22, cos_22)
-    pu, qu, ru, tu = d[0] + u2, d[0] - u2, u1 + u3, u1 - u3
-    pg, qg, rg, tg = d[4] + g2, d[4] - g2, g1 + g3, g1 - g3
-    out[0, 4], out[1, 4] = pu + ru, pg + rg
-    out[0, 5], out[1, 5] = pu - ru, pg - rg
-    out[0, 6], out[1, 6] = qu + tg, qg - tu
-    out[0, 7], out[1, 7] = qu - tg, qg + tu
-    return out
-
-
-def _turn(re: Int, im: Int, cos: Int | int, sin: Int | int) -> tuple[Int, Int]:
-    """Return (re + i im) (cos + i sin)."""
-    return _scale(re, cos) - _scale(im, sin), _scale(re, sin) + _scale(im, cos)
-
-
-def _dft5(x: Int, axis: int, constants: FixedTables) -> Int:
-    """Complex 5-point DFTs along `axis`; the first axis of x is (re, im)."""
-    sin_72, sin_144 = constants.scalars["sin_72"], constants.scalars["sin_144"]
-    x = np.moveaxis(x, axis, 0)
-    a, b = x[1] + x[4], x[1] - x[4]
-    c, d = x[2] + x[3], x[2] - x[3]
-    t = a + c
-    mean = x[0] - (t >> 2)
-    swing = _scale(a - c, constants.scalars["root5_4"])
-    p, q = mean + swing, mean - swing
-    u = _scale(b, sin_72) + _scale(d, sin_144)
-    v = _scale(b, sin_144) - _scale(d, sin_72)
-    y = np.empty_like(x)
-    y[0] = x[0] + t
-    y[1, 0], y[1, 1] = p[0] + u[1], p[1] - u[0]
-    y[4, 0], y[4, 1] = p[0] - u[1], p[1] + u[0]
-    y[2, 0], y[2, 1] = q[0] + v[1], q[1] - v[0]
-    y[3, 0], y[3, 1] = q[0] - v[1], q[1] + v[0]
-    return np.moveaxis(y, 0, axis)
-
-
-def _power(rows: Int, constants: FixedTables, places: FrontendTables) -> tuple[Int, Int]:
-    """25-point DFTs along the rows (2, 8, 25, F): squares and their shifts, (201, F) each."""
+def _power(rows: Int, places: FrontendTables) -> tuple[Int, Int]:
+    """Squares and their shifts, (201, F) each, of the transformed rows (2, 8, 25, F)."""
+    re, im = rows
     n = rows.shape[-1]
-    square = _dft5(rows.reshape(2, 8, 5, 5, n), 2, constants)
-    w = constants.twiddles.astype(np.int64).transpose(1, 0, 2)[..., None]  # [k - 1][b - 1]
-    re, im = square[0, :, 1:, 1:].copy(), square[1, :, 1:, 1:].copy()
-    square[0, :, 1:, 1:], square[1, :, 1:, 1:] = _turn(re, im, w[:, :, 0], w[:, :, 1])
-    re, im = _dft5(square, 3, constants).reshape(2, 8, 25, n)
-
     spectrum = np.empty((2, N_BINS, n), np.int64)
     spectrum[:, places.bins] = re[1:], im[1:]
     place, mirror, bin_0, bin_8 = places.real_bins.T

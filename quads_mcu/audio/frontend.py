@@ -24,6 +24,7 @@ from quads_mcu.audio.frontend_tables import (
     tables,
 )
 from quads_mcu.audio.logmel import HOP_SAMPLES, N_BINS, N_FFT
+from quads_mcu.audio.prime_factor import Arithmetic, dft16, dft25
 from quads_mcu.errors import AudioError
 
 Int8 = NDArray[np.int8]
@@ -106,70 +107,21 @@ def _windows(pcm: NDArray[np.int16], n_frames: int) -> NDArray[np.int16]:
 
 def _levels(samples: NDArray[np.int16], constants: FrontendTables) -> Int8:
     """Run the pipeline: int16 (16, 25, F) in prime-factor order -> int8 (n_mels, F)."""
+    arithmetic = Arithmetic(
+        scale=lambda a, factor: factor * a,
+        quarter=lambda a: _QUARTER * a,
+        scalars=constants.scalars,
+        twiddles=constants.twiddles,
+    )
     windowed = samples.astype(np.float32) * constants.window.T[:, :, None]
-    rows = _dft16(windowed, constants)
+    rows = dft25(dft16(windowed, arithmetic), arithmetic)
     return _log(_mel(_power(rows, constants), constants), constants)
 
 
-def _dft16(x: Float32, constants: FrontendTables) -> Float32:
-    """Real 16-point DFTs down the columns: (16, 25, F) -> re, im of the rows (2, 8, 25, F)."""
-    cos_22, sin_22 = constants.scalars["cos_22"], constants.scalars["sin_22"]
-    cos_45 = constants.scalars["cos_45"]
-    out = np.empty((2, 8, *x.shape[1:]), np.float32)
-    s, d = x[:8] + x[8:], x[:8] - x[8:]
-
-    # k1 = 0 and 8 (both real), 12, 14, 6
-    ss, sd = s[:4] + s[4:], s[:4] - s[4:]
-    even, odd = ss[0] + ss[2], ss[1] + ss[3]
-    out[0, 0], out[1, 0] = even + odd, even - odd
-    out[0, 1], out[1, 1] = ss[0] - ss[2], ss[1] - ss[3]
-    m, p = cos_45 * (sd[1] - sd[3]), cos_45 * (sd[1] + sd[3])
-    out[0, 2], out[1, 2] = sd[0] + m, sd[2] + p
-    out[0, 3], out[1, 3] = sd[0] - m, sd[2] - p
-
-    # k1 = 15, 7, 3, 11: z_j = (d_j + i d_{j+4}) exp(i pi j / 8), then a 4-point DFT
-    u1, g1 = d[1] * cos_22 - d[5] * sin_22, d[5] * cos_22 + d[1] * sin_22
-    u2, g2 = cos_45 * (d[2] - d[6]), cos_45 * (d[6] + d[2])
-    u3, g3 = d[3] * sin_22 - d[7] * cos_22, d[7] * sin_22 + d[3] * cos_22
-    pu, qu, ru, tu = d[0] + u2, d[0] - u2, u1 + u3, u1 - u3
-    pg, qg, rg, tg = d[4] + g2, d[4] - g2, g1 + g3, g1 - g3
-    out[0, 4], out[1, 4] = pu + ru, pg + rg
-    out[0, 5], out[1, 5] = pu - ru, pg - rg
-    out[0, 6], out[1, 6] = qu + tg, qg - tu
-    out[0, 7], out[1, 7] = qu - tg, qg + tu
-    return out
-
-
-def _dft5(x: Float32, axis: int, constants: FrontendTables) -> Float32:
-    """Complex 5-point DFTs along `axis`; the first axis of x is (re, im)."""
-    sin_72, sin_144 = constants.scalars["sin_72"], constants.scalars["sin_144"]
-    x = np.moveaxis(x, axis, 0)
-    a, b = x[1] + x[4], x[1] - x[4]
-    c, d = x[2] + x[3], x[2] - x[3]
-    t = a + c
-    mean = x[0] - _QUARTER * t
-    swing = constants.scalars["root5_4"] * (a - c)
-    p, q = mean + swing, mean - swing
-    u, v = sin_72 * b + sin_144 * d, sin_144 * b - sin_72 * d
-    y = np.empty_like(x)
-    y[0] = x[0] + t
-    y[1, 0], y[1, 1] = p[0] + u[1], p[1] - u[0]
-    y[4, 0], y[4, 1] = p[0] - u[1], p[1] + u[0]
-    y[2, 0], y[2, 1] = q[0] + v[1], q[1] - v[0]
-    y[3, 0], y[3, 1] = q[0] - v[1], q[1] + v[0]
-    return np.moveaxis(y, 0, axis)
-
-
 def _power(rows: Float32, constants: FrontendTables) -> Float32:
-    """25-point DFTs along the rows (2, 8, 25, F), squared magnitudes (201, F)."""
+    """Squared magnitudes (201, F) of the transformed rows (2, 8, 25, F)."""
+    re, im = rows
     n = rows.shape[-1]
-    square = _dft5(rows.reshape(2, 8, 5, 5, n), 2, constants)
-    w = constants.twiddles.transpose(1, 0, 2)[..., None]  # [k - 1][b - 1]
-    re, im = square[0, :, 1:, 1:].copy(), square[1, :, 1:, 1:].copy()
-    square[0, :, 1:, 1:] = re * w[:, :, 0] - im * w[:, :, 1]
-    square[1, :, 1:, 1:] = re * w[:, :, 1] + im * w[:, :, 0]
-    re, im = _dft5(square, 3, constants).reshape(2, 8, 25, n)
-
     power = np.empty((N_BINS, n), np.float32)
     power[constants.bins] = re[1:] * re[1:] + im[1:] * im[1:]
     # Row 0 is the transform z of two real sequences: (z[k] +- conj z[-k]) / 2.
