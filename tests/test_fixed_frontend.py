@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import hashlib
-import subprocess
 from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
-from c_build import STRICT_FLAGS, compile_shared, require_tool
+from c_build import compile_shared
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from test_frontend import (
     INCLUDES,
-    INSTRUCTIONS_PER_TICK,
     SIGNALS,
     SIZES,
     SOURCES,
     WARNINGS,
     Stream,
     complete_frames,
+    emulated_cortex_m,
     signal,
     speech,
 )
@@ -176,23 +175,11 @@ def test_chunking_does_not_matter(fixed_build: Build, sizes: list[int], seed: in
 
 @pytest.mark.parametrize("cpu", CORES)
 def test_emulated_cores_without_fpu_equal_twin(cpu: str, tmp_path: Path) -> None:
-    compiler, emulator = require_tool("arm-none-eabi-gcc"), require_tool("qemu-system-arm")
-    pcm = np.concatenate([signal(kind, 4000) for kind in SIGNALS]).astype("<i2")
-    pcm.tofile(tmp_path / "pcm")
-    (tmp_path / "frontend_tables.h").write_text(render(80, FIXED))
-    here = Path(__file__).parent
-    command = [compiler, *STRICT_FLAGS, "-O2", f"-mcpu={cpu}", "-mthumb"]
-    command += ["--specs=rdimon.specs", f"-T{here / 'frontend_cortex_m.ld'}"]
-    command += [f"-I{folder}" for folder in (*INCLUDES, tmp_path)]
-    command += [*map(str, SOURCES), str(here / "frontend_cortex_m.c"), "-o", "test.elf"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    machine = [emulator, "-M", "mps2-an386", "-kernel", "test.elf", "-display", "none"]
-    machine += ["-monitor", "none", "-serial", "none", "-semihosting", "-icount", "shift=6"]
-    subprocess.run(machine, cwd=tmp_path, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    pcm = np.concatenate([signal(kind, 4000) for kind in SIGNALS])
+    mel, instructions = emulated_cortex_m(tmp_path, pcm, ("-O2", f"-mcpu={cpu}"), FIXED)
 
     expected = frames(pcm, 80, complete_frames(len(pcm)), FIXED)
-    assert (tmp_path / "mel").read_bytes() == expected.tobytes()
-    ticks = np.fromfile(tmp_path / "ticks", "<u4")
-    per_frame = ticks * INSTRUCTIONS_PER_TICK / len(expected)
+    assert mel == expected.tobytes()
+    per_frame = instructions / len(expected)
     print(f"instructions per frame: {per_frame.round().astype(int)} (all, power, mel, log)")
     assert per_frame[0] <= CORES[cpu]

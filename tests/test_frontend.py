@@ -8,7 +8,7 @@ import os
 import platform
 import re
 import subprocess
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 
 from quads_mcu import model_format
 from quads_mcu.audio import files
-from quads_mcu.audio.frontend import FRONTENDS, _log, clamp, features, frames
+from quads_mcu.audio.frontend import FLOAT, FRONTENDS, _log, clamp, features, frames
 from quads_mcu.audio.frontend_tables import (
     CLAMP_LEVELS,
     LEVEL_OF_ONE,
@@ -422,27 +422,35 @@ def test_flushing_subnormals_changes_nothing(
         assert np.array_equal(flushed, frames(pcm, 80, len(flushed))), kind
 
 
+def emulated_cortex_m(
+    folder: Path, pcm: np.ndarray, flags: Sequence[str], arithmetic: str = FLOAT
+) -> tuple[bytes, np.ndarray]:
+    """Run frontend_cortex_m.c at 80 bands: the mel bytes and the instructions of each stage."""
+    compiler, emulator = require_tool("arm-none-eabi-gcc"), require_tool("qemu-system-arm")
+    pcm.astype("<i2").tofile(folder / "pcm")
+    (folder / "frontend_tables.h").write_text(render(80, arithmetic))
+    here = Path(__file__).parent
+    command = [compiler, *STRICT_FLAGS, *flags, "-mthumb"]
+    command += ["--specs=rdimon.specs", f"-T{here / 'frontend_cortex_m.ld'}"]
+    command += [f"-I{include}" for include in (*INCLUDES, folder)]
+    command += [*map(str, SOURCES), str(here / "frontend_cortex_m.c"), "-o", "test.elf"]
+    subprocess.run(command, cwd=folder, check=True)
+    machine = [emulator, "-M", "mps2-an386", "-kernel", "test.elf", "-display", "none"]
+    machine += ["-monitor", "none", "-serial", "none", "-semihosting", "-icount", "shift=6"]
+    subprocess.run(machine, cwd=folder, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    ticks = np.fromfile(folder / "ticks", "<u4")
+    return (folder / "mel").read_bytes(), ticks * INSTRUCTIONS_PER_TICK
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(("flags", "limit"), [("-O2", MAX_INSTRUCTIONS_PER_FRAME), ("-Os", None)])
 def test_emulated_cortex_m4f_equals_twin(flags: str, limit: int | None, tmp_path: Path) -> None:
-    compiler, emulator = require_tool("arm-none-eabi-gcc"), require_tool("qemu-system-arm")
-    kinds = [signal(kind, 4000) for kind in SIGNALS]
-    pcm = np.concatenate(kinds).astype("<i2")
-    pcm.tofile(tmp_path / "pcm")
-    (tmp_path / "frontend_tables.h").write_text(render(80))
-    here = Path(__file__).parent
-    command = [compiler, *STRICT_FLAGS, flags, "-mcpu=cortex-m4", "-mthumb", "-mfloat-abi=hard"]
-    command += ["-mfpu=fpv4-sp-d16", "--specs=rdimon.specs", f"-T{here / 'frontend_cortex_m.ld'}"]
-    command += [f"-I{folder}" for folder in (*INCLUDES, tmp_path)]
-    command += [*map(str, SOURCES), str(here / "frontend_cortex_m.c"), "-o", "test.elf"]
-    subprocess.run(command, cwd=tmp_path, check=True)
-    machine = [emulator, "-M", "mps2-an386", "-kernel", "test.elf", "-display", "none"]
-    machine += ["-monitor", "none", "-serial", "none", "-semihosting", "-icount", "shift=6"]
-    subprocess.run(machine, cwd=tmp_path, check=True, timeout=120, stdin=subprocess.DEVNULL)
+    pcm = np.concatenate([signal(kind, 4000) for kind in SIGNALS])
+    core = (flags, "-mcpu=cortex-m4", "-mfloat-abi=hard", "-mfpu=fpv4-sp-d16")
+    mel, instructions = emulated_cortex_m(tmp_path, pcm, core)
 
     expected = frames(pcm, 80, complete_frames(len(pcm)))
-    assert (tmp_path / "mel").read_bytes() == expected.tobytes()
-    ticks = np.fromfile(tmp_path / "ticks", "<u4")
-    per_frame = ticks * INSTRUCTIONS_PER_TICK / len(expected)
+    assert mel == expected.tobytes()
+    per_frame = instructions / len(expected)
     print(f"instructions per frame: {per_frame.round().astype(int)} (all, power, mel, log)")
     assert limit is None or per_frame[0] <= limit

@@ -30,7 +30,7 @@ ROOMS = {
     "export": {"slots", "errors", "console", "paths", "config", "run_dir", "model", "model_format",
                "protocol", "audio", "device"},
     "device": {"errors", "console", "paths", "config", "model_format", "protocol"},
-    "report": {"atomic", "slots", "errors", "console", "paths", "config", "run_dir", "model",
+    "report": {"slots", "errors", "console", "paths", "config", "run_dir", "model",
                "model_format", "audio", "training", "export", "device", "__init__"},
     "tflite": {"slots", "errors", "console", "paths", "config", "run_dir", "model", "model_format",
                "audio", "training", "export", "device", "report", "__init__"},

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from test_encoder import FILLS
 
 from quads_mcu import model_format
 from quads_mcu.errors import BuildError
@@ -32,21 +33,6 @@ def emulated(request: pytest.FixtureRequest) -> Iterator[tuple[EmulatedKernels, 
 def _require_tools(core: str) -> None:
     if tool := CORES[core].missing_tool:
         pytest.skip(f"{tool} is not installed")
-
-
-def _random(rng: np.random.Generator, *shape: int) -> NDArray[np.int8]:
-    return rng.integers(-128, 128, shape, dtype=np.int8)
-
-
-def _extremes(rng: np.random.Generator, *shape: int) -> NDArray[np.int8]:
-    return rng.choice(np.array([-128, 127], np.int8), shape)
-
-
-def _minimum(_: np.random.Generator, *shape: int) -> NDArray[np.int8]:
-    return np.full(shape, -128, np.int8)
-
-
-FILLS = {"random": _random, "extremes": _extremes, "minimum": _minimum}
 
 
 @dataclass
@@ -178,7 +164,7 @@ def test_dsp_layers_stay_within_their_instructions(core: str) -> None:
             w = _Weights.make(rng, "dsp", n, k, 4)
             calls = []
             for count in [block] * (rows // block) + [rows % block] * (rows % block > 0):
-                x, y = _random(rng, count, k), np.zeros((count, n), np.int8)
+                x, y = FILLS["random"](rng, count, k), np.zeros((count, n), np.int8)
                 workspace = _workspace(kernels.kernels("dsp").linear_bytes(count, k))
                 arguments = (x, k, count, w.record, 0, n, y, n, workspace)
                 calls.append(Call("quads_linear_s8", arguments))

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from test_whisper_weights import openai, transformers
 
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions, Preset
@@ -147,29 +148,10 @@ def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
 
 
 def whisper_file(path: Path, n_mels: int, d: int, layers: int, positions: int = 20) -> None:
-    """An encoder file in transformers' names."""
-    rng = np.random.default_rng(0)
-    shapes: dict[str, tuple[int, ...]] = {
-        "conv1.weight": (d, n_mels, 3),
-        "conv1.bias": (d,),
-        "conv2.weight": (d, d, 3),
-        "conv2.bias": (d,),
-        "embed_positions.weight": (positions, d),
-        "layer_norm.weight": (d,),
-        "layer_norm.bias": (d,),
-    }
-    for layer in range(layers):
-        block = f"layers.{layer}."
-        for part in ("q_proj", "k_proj", "v_proj", "out_proj"):
-            shapes[f"{block}self_attn.{part}.weight"] = (d, d)
-            if part != "k_proj":
-                shapes[f"{block}self_attn.{part}.bias"] = (d,)
-        shapes |= {f"{block}fc1.weight": (4 * d, d), f"{block}fc1.bias": (4 * d,)}
-        shapes |= {f"{block}fc2.weight": (d, 4 * d), f"{block}fc2.bias": (d,)}
-        for part in ("self_attn_layer_norm", "final_layer_norm"):
-            shapes |= {f"{block}{part}.weight": (d,), f"{block}{part}.bias": (d,)}
-    tensors = {f"model.encoder.{n}": rng.normal(0, 0.1, s) for n, s in shapes.items()}
-    save_file({n: t.astype(np.float32) for n, t in tensors.items()}, path)
+    """An encoder file in transformers' names, weights of deviation 0.1."""
+    sizes = {"n_mels": n_mels, "d": d, "layers": layers, "positions": positions}
+    tensors = transformers(openai(np.float32, **sizes))
+    save_file({name: tensor / np.float32(10) for name, tensor in tensors.items()}, path)
 
 
 def test_initial_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

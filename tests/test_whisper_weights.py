@@ -22,27 +22,34 @@ D, MELS, LAYERS, POSITIONS = 128, 80, 2, 30
 Tensors = dict[str, NDArray[Any]]
 
 
-def openai(kind: type = np.float16) -> Tensors:
+def openai(
+    kind: type = np.float16,
+    *,
+    n_mels: int = MELS,
+    d: int = D,
+    layers: int = LAYERS,
+    positions: int = POSITIONS,
+) -> Tensors:
     rng = np.random.default_rng(0)
     shapes: dict[str, tuple[int, ...]] = {
-        "conv1.weight": (D, MELS, 3),
-        "conv1.bias": (D,),
-        "conv2.weight": (D, D, 3),
-        "conv2.bias": (D,),
-        "ln_post.weight": (D,),
-        "ln_post.bias": (D,),
-        "positional_embedding": (POSITIONS, D),
+        "conv1.weight": (d, n_mels, 3),
+        "conv1.bias": (d,),
+        "conv2.weight": (d, d, 3),
+        "conv2.bias": (d,),
+        "ln_post.weight": (d,),
+        "ln_post.bias": (d,),
+        "positional_embedding": (positions, d),
     }
-    for layer in range(LAYERS):
+    for layer in range(layers):
         block = f"blocks.{layer}."
         for part in ("attn.query", "attn.key", "attn.value", "attn.out"):
-            shapes[f"{block}{part}.weight"] = (D, D)
+            shapes[f"{block}{part}.weight"] = (d, d)
             if part != "attn.key":
-                shapes[f"{block}{part}.bias"] = (D,)
-        shapes |= {f"{block}mlp.0.weight": (4 * D, D), f"{block}mlp.0.bias": (4 * D,)}
-        shapes |= {f"{block}mlp.2.weight": (D, 4 * D), f"{block}mlp.2.bias": (D,)}
+                shapes[f"{block}{part}.bias"] = (d,)
+        shapes |= {f"{block}mlp.0.weight": (4 * d, d), f"{block}mlp.0.bias": (4 * d,)}
+        shapes |= {f"{block}mlp.2.weight": (d, 4 * d), f"{block}mlp.2.bias": (d,)}
         for part in ("attn_ln", "mlp_ln"):
-            shapes |= {f"{block}{part}.weight": (D,), f"{block}{part}.bias": (D,)}
+            shapes |= {f"{block}{part}.weight": (d,), f"{block}{part}.bias": (d,)}
     return {f"encoder.{n}": rng.normal(size=s).astype(kind) for n, s in shapes.items()}
 
 

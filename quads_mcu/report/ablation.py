@@ -20,14 +20,14 @@ from typing import Any
 
 import numpy as np
 
-from quads_mcu import atomic, model_format
+from quads_mcu import model_format
 from quads_mcu import slots as slot_table
 from quads_mcu.config import Config, TrainSection
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.report.evaluation import load_clips, mel_features, reference_logits
 from quads_mcu.report.statistics import Accuracy, whole_command
-from quads_mcu.run_dir import RunDir, write_json
+from quads_mcu.run_dir import RunDir, write_json, write_text
 
 STRATEGIES = ("distillation", "quantization", "mct")
 INITS = ("random", "pre-trained")
@@ -124,8 +124,8 @@ def ablate(
         for key, results in found.items()
     ]
     write_json(folder / RESULT, to_json(rows, split))
-    atomic.write(folder / TABLE, markdown(rows).encode())
-    atomic.write(folder / PLOT, plot(rows).encode())
+    write_text(folder / TABLE, markdown(rows))
+    write_text(folder / PLOT, plot(rows))
     return rows
 
 
