@@ -100,7 +100,8 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder (as under [teacher] weights), cut to size.',
+        'Initialisation: "random", "teacher" (after its fine-tuning), or a Whisper encoder (as '
+        "under [teacher] weights); cut to size.",
     )
 
 
@@ -132,6 +133,12 @@ class TeacherSection:
 class TrainSection:
     """[train]"""
 
+    seed: int = _setting(
+        0,
+        "Another training of the student, on the same data with the same teacher.",
+        low=0,
+        high=2**20,
+    )
     warmup_epochs: int = _setting(
         14, "Distillation epochs before the first cycle.", low=0, high=10_000
     )
@@ -286,6 +293,11 @@ class Config:
     thresholds: ThresholdSection = ThresholdSection()
     # The folder that relative paths start from: where quads.toml lies.
     root: Path = field(default=Path(), compare=False)
+
+    def with_train_seed(self, seed: int | None) -> Config:
+        """Return these settings with another [train] seed, unless it is None."""
+        train = self.train if seed is None else dataclasses.replace(self.train, seed=seed)
+        return dataclasses.replace(self, train=train)
 
     def resolve(self, path: str) -> Path:
         """Return `path` as written if absolute, else relative to the project file.

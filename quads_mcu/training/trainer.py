@@ -87,7 +87,7 @@ class Trainer:
         self.student = Student(problem.dims)
         if problem.initial is not None:
             state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
-            self.student.encoder.load_state_dict(state)
+            self.student.load_state_dict(self.student.state_dict() | state)
         self.student.to(self.device)
         self.projection = self._projection().to(self.device)
         self.codebooks: Codebooks | None = None
