@@ -100,8 +100,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", "teacher" (after its fine-tuning), or a Whisper encoder (as '
-        "under [teacher] weights); cut to size.",
+        '"random", "teacher" (as fine-tuned), or a Whisper encoder like [teacher] weights; cut to size.',
     )
 
 
