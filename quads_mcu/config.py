@@ -100,7 +100,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        '"random", "teacher" (as fine-tuned), or a Whisper encoder like [teacher] weights; cut to size.',
+        '"random", "teacher" (as fine-tuned), or a Whisper encoder as in [teacher]; cut to size.',
     )
 
 
