@@ -189,6 +189,9 @@ class AugmentSection:
     noise_probability: float = _setting(0.5, "Share of utterances with noise.", low=0, high=1)
     snr_db: list[float] = _setting([6.0, 24.0], "Lowest and highest signal-to-noise ratio, dB.")
     reverb_probability: float = _setting(0.2, "Share with a room response.", low=0, high=1)
+    narrowband_probability: float = _setting(
+        0.0, "Share whose speech ends at 3.4-4 kHz, as a telephone's does.", low=0, high=1
+    )
     gain_db: float = _setting(10.0, "Gain is drawn from +- this, dB.", low=0, high=40)
     shift_s: float = _setting(0.2, "Largest shift within the window, s.", low=0, high=10)
     speed: float = _setting(0.1, "Speed factor is drawn from 1 +- this.", low=0, high=0.5)
