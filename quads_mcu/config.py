@@ -43,6 +43,9 @@ class ProjectSection:
 
     name: str = _setting("voice", "Name of the project; appears in reports and firmware.")
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
+    base: str = _setting(
+        "", "Project file beside this one that holds for every setting not written here."
+    )
 
 
 @dataclass(frozen=True)
@@ -319,6 +322,32 @@ def load(path: Path) -> Config:
     """
     if path.is_dir():
         path = path / FILE_NAME
+    tree = _with_base(_read_tree(path), path)
+    return from_tree(tree, where=str(path), root=path.parent)
+
+
+def _with_base(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return `tree` with what it does not say taken from [project] base."""
+    project = tree.get("project")
+    base = project.get("base") if isinstance(project, dict) else None
+    if not base:
+        return tree
+    if not isinstance(base, str) or Path(base).name != base:
+        raise ConfigError(
+            f"{path}: [project] base = {base!r} must be the name of a file in the same folder"
+        )
+    whole = _read_tree(path.parent / base)
+    found = from_tree(whole, where=str(path.parent / base))
+    if found.project.base:
+        raise ConfigError(f"{path}: [project] base = {base!r} has a base itself; name that one")
+    for name, section in tree.items():
+        # A table of intents, slots or values is one thing: it replaces the other.
+        joined = name not in ("intents", "slots", "values") and isinstance(section, dict)
+        whole[name] = whole.get(name, {}) | section if joined else section
+    return whole
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -326,10 +355,9 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path}: cannot be read: {problem}") from None
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
         raise ConfigError(f"{path}: not valid TOML: {problem}") from None
-    return from_tree(tree, where=str(path), root=path.parent)
 
 
 def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Config:
