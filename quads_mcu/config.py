@@ -160,6 +160,13 @@ class TrainSection:
     alpha: float = _setting(
         0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0
     )
+    token_share: float = _setting(
+        0.0,
+        "Share of the feature loss on every token of the teacher, who hears the same variation; "
+        "0: pooled features, computed once.",
+        low=0.0,
+        high=1.0,
+    )
     logit_share: float = _setting(
         0.0, "Share of the teacher's answers in the classification loss.", low=0.0, high=1.0
     )

@@ -464,6 +464,32 @@ def test_a_student_starts_from_what_the_teacher_became(
         train.load_problem(dataclasses.replace(config, teacher=section), silent)
 
 
+def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
+    config = corpus_config(corpus)
+    config = dataclasses.replace(
+        config,
+        audio=dataclasses.replace(config.audio, n_mels=80),
+        train=dataclasses.replace(
+            config.train, token_share=1.0, alpha=1.0, warmup_epochs=8, cycles=0, final_epochs=0
+        ),
+    )
+    problem = train.load_problem(config, silent)
+    assert problem.teacher_tokens is not None and problem.teacher is not None
+    mel = real_mel(problem.train.mel)
+    whole = problem.teacher_tokens(mel)
+    assert whole.shape == (len(mel), problem.dims.n_tokens, 64) and not whole.requires_grad
+    np.testing.assert_allclose(whole.mean(dim=1), problem.teacher.features, atol=1e-4)
+    place = RunDir(corpus / "run")
+    losses = [e["loss"] for e in train.train(config, place, silent).history]
+    assert losses[-1] < 0.7 * losses[0]
+    for changed, message in (
+        ({"audio": dataclasses.replace(config.audio, n_mels=40)}, "80 mel bands, the student 40"),
+        ({"teacher": project.TeacherSection()}, "token_share needs a teacher"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train.load_problem(dataclasses.replace(config, **changed), silent)
+
+
 def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:
     config = corpus_config(corpus)
     section = dataclasses.replace(config.student, init="teacher.npz")

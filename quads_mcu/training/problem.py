@@ -50,6 +50,8 @@ class Problem:
 
     batches: called with an epoch's number, yields (positions in `train`, augmented int8 features);
     the same number always gives the same batches. n_batches: how many.
+    teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, n_mels) to
+    (N, n_tokens, width).
     initial: weights to start from, under the names of `Student`; what is missing is random.
     fingerprint: of everything above; a run is only resumed on an equal one.
     """
@@ -61,6 +63,7 @@ class Problem:
     batches: Callable[[int], Iterator[Batch]]
     n_batches: int
     teacher: TeacherOutputs | None = None
+    teacher_tokens: Callable[[Tensor], Tensor] | None = None
     initial: dict[str, NDArray[np.float32]] | None = None
     fingerprint: str = ""
 

@@ -74,6 +74,25 @@ def encoder(config: Config, taught: TeacherOutputs) -> whisper.WhisperEncoder:
     return found if taught.tuned is None else replace(found, tensors=taught.tuned)
 
 
+def tokens(
+    encoder: whisper.WhisperEncoder, n_frames: int, device: str
+) -> Callable[[Tensor], Tensor]:
+    """Return the frozen encoder as a function of features, (N, n_frames, n_mels).
+
+    Args:
+        device: [train] device.
+    """
+    found = _whisper_student(encoder, encoder.dimensions(n_frames, n_classes=2), seed=0).encoder
+    found.requires_grad_(False).eval().to(accelerator.choose(device))
+
+    def run(mel: Tensor) -> Tensor:
+        with torch.no_grad(), accelerator.mixed_precision(mel.device):
+            states: Tensor = found(mel)
+            return states.float()
+
+    return run
+
+
 def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: int) -> Student:
     torch.manual_seed(seed)
     teacher = Student(dims)

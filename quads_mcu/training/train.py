@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from quads_mcu import slots
 from quads_mcu.config import Config
@@ -113,10 +115,27 @@ def _with_whisper(
         taught = teacher.outputs(config, corpus, n_frames, fingerprint, progress)
         fingerprint = data.digest(fingerprint, taught.features, taught.logits)
     problem = replace(problem, teacher=taught)
+    if config.train.token_share:
+        problem = replace(problem, teacher_tokens=_teacher_tokens(config, problem))
     initial = _initial(config, problem, progress)
     if initial is not None:
         fingerprint = data.digest(fingerprint, *initial.values())
     return replace(problem, initial=initial, fingerprint=fingerprint)
+
+
+def _teacher_tokens(config: Config, problem: Problem) -> Callable[[Tensor], Tensor]:
+    if problem.teacher is None or config.teacher.projection != "linear":
+        raise ConfigError(
+            '[train] token_share needs a teacher ([teacher] weights) with projection = "linear"'
+        )
+    encoder = teacher.encoder(config, problem.teacher)
+    if encoder.n_mels != problem.dims.n_mels:
+        raise ConfigError(
+            f"[train] token_share: teacher and student hear the same features, but the teacher has "
+            f"{encoder.n_mels} mel bands, the student {problem.dims.n_mels}; set [audio] n_mels = "
+            f"{encoder.n_mels} or token_share = 0"
+        )
+    return teacher.tokens(encoder, problem.dims.n_frames, config.train.device)
 
 
 def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | None:
