@@ -65,7 +65,14 @@ class DataSection:
     fsc: str = _setting("", "Folder of Fluent Speech Commands; empty for none.")
     slurp: str = _setting("", "Folder of SLURP; empty for none.")
     unknown: list[str] = _setting(
-        [], "Speech and noise that is no command: manifests (FILE#test: one split) or folders."
+        [],
+        "What is no command: manifests (FILE#test: one split), folders, texts to speak (.txt, .csv).",
+    )
+    unknown_texts: int = _setting(
+        1000,
+        "Of a file of texts under unknown: how many are spoken (espeak-ng).",
+        low=1,
+        high=1_000_000,
     )
     unknown_share: float = _setting(
         0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
