@@ -66,7 +66,7 @@ class DataSection:
     slurp: str = _setting("", "Folder of SLURP; empty for none.")
     unknown: list[str] = _setting(
         [],
-        "What is no command: manifests (FILE#test: one split), folders, texts to speak (.txt, .csv).",
+        "What is no command: manifests (FILE#test: one split), folders, texts (.txt, .csv).",
     )
     unknown_texts: int = _setting(
         1000,
