@@ -169,8 +169,7 @@ class TrainSection:
     )
     token_share: float = _setting(
         0.0,
-        "Share of the feature loss on every token of the teacher, who hears the same variation; "
-        "0: pooled features, computed once.",
+        "Share of the feature loss on each token of a teacher that hears the same variation.",
         low=0.0,
         high=1.0,
     )
