@@ -77,6 +77,9 @@ class DataSection:
     unknown_share: float = _setting(
         0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
     )
+    unlabelled: list[str] = _setting(
+        [], "Other speech to learn the teacher's features from: manifests or folders, split train."
+    )
     label_column: str = _setting(
         "label", "Manifest column that holds the intent, where there is no [slots]."
     )

@@ -25,7 +25,15 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
-from quads_mcu.training import activations, checkpoint, evaluation, teacher, train, trainer
+from quads_mcu.training import (
+    activations,
+    checkpoint,
+    evaluation,
+    losses,
+    teacher,
+    train,
+    trainer,
+)
 from quads_mcu.training.activations import Grid
 from quads_mcu.training.average import Average
 from quads_mcu.training.bits import uniform
@@ -488,6 +496,36 @@ def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
     ):
         with pytest.raises(ConfigError, match=message):
             train.load_problem(dataclasses.replace(config, **changed), silent)
+
+
+def test_unlabelled_speech_teaches_features_alone(corpus: Path) -> None:
+    lines = (corpus / "manifest.csv").read_text().splitlines()
+    # Half of the training rows lose their labels.
+    bare = [line for line in lines[10::2] if line.endswith("train")]
+    (corpus / "bare.csv").write_text("\n".join(["path,label,split", *bare]) + "\n")
+    (corpus / "few.csv").write_text("\n".join(x for x in lines if x not in bare) + "\n")
+    config = corpus_config(corpus)
+    sources = project.DataSection(manifests=["few.csv"], unlabelled=["bare.csv"])
+    config = dataclasses.replace(config, data=sources)
+    problem = train.load_problem(config, silent)
+    unanswered = (problem.train.answers == losses.NO_ANSWER).all(axis=1)
+    assert unanswered.sum() == len(bare) == len(unanswered) - 13
+    assert problem.teacher is not None and len(problem.teacher.features) == len(unanswered)
+    seen = np.concatenate([rows for rows, _ in problem.batches(0)])
+    assert unanswered[seen].sum() == len(bare) and len(seen) == len(unanswered)
+    outcome = train.train(config, RunDir(corpus / "run"), silent)
+    assert all(np.isfinite(epoch["loss"]) for epoch in outcome.history)
+    with pytest.raises(ConfigError, match="unlabelled needs a teacher"):
+        train.load_problem(dataclasses.replace(config, teacher=project.TeacherSection()), silent)
+
+
+def test_rows_without_an_answer_count_for_nothing() -> None:
+    logits = torch.randn(6, 5, generator=torch.Generator().manual_seed(0))
+    answers = torch.tensor([[0, 1], [2, 0], [1, 1], [-1, -1], [-1, -1], [0, 0]])
+    known = answers[:, 0] >= 0
+    expected = losses.cross_entropy(logits[known], answers[known], [3, 2])
+    assert torch.equal(losses.cross_entropy(logits, answers, [3, 2]), expected)
+    assert losses.cross_entropy(logits[3:5], answers[3:5], [3, 2]) == 0
 
 
 def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:

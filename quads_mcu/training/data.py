@@ -7,7 +7,7 @@ import math
 from collections import deque
 from collections.abc import Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,9 @@ from quads_mcu.audio.frontend import features
 from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
+from quads_mcu.errors import ConfigError
 from quads_mcu.slots import NONE, UNKNOWN, Slot
+from quads_mcu.training.losses import NO_ANSWER
 from quads_mcu.training.problem import Batch, Mel
 
 Pcm = NDArray[np.int16]
@@ -30,7 +32,7 @@ _AHEAD = 4
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots).
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots), NO_ANSWER where nobody labelled.
 
     synthesized, unknown: bool (N,), whether spoken by a machine, and whether no command.
     """
@@ -86,7 +88,29 @@ def load(config: Config, progress: Progress) -> Corpus:
         return _with_silence(clips, dataset.slots, split, config.project.seed)
 
     noises = datasets.load_noise(config)
-    return Corpus(dataset.slots, utterances("train"), utterances("valid"), noises)
+    train = _with_unlabelled(utterances("train"), config, n_samples, progress)
+    return Corpus(dataset.slots, train, utterances("valid"), noises)
+
+
+def _with_unlabelled(
+    commands: Utterances, config: Config, n_samples: int, progress: Progress
+) -> Utterances:
+    """Add the windows of [data] unlabelled."""
+    if not config.data.unlabelled:
+        return commands
+    if not config.teacher.weights:
+        raise ConfigError("[data] unlabelled needs a teacher to learn from: set [teacher] weights")
+    entries = [(name, config.resolve(name.partition("#")[0])) for name in config.data.unlabelled]
+    found = replace(unknown.read(entries, n_samples), labels=[UNKNOWN])
+    clips = datasets.load_pcm(found, "train", n_samples, config.data.trim, progress)
+    others = len(clips.pcm)
+    no = np.zeros(others, bool)
+    return Utterances(
+        np.concatenate([commands.pcm, clips.pcm]),
+        np.concatenate([commands.answers, np.full((others, commands.answers.shape[1]), NO_ANSWER)]),
+        np.concatenate([commands.synthesized, no]),
+        np.concatenate([commands.unknown, no]),
+    )
 
 
 def _with_silence(clips: Clips, slots: tuple[Slot, ...], split: str, seed: int) -> Utterances:
@@ -124,7 +148,7 @@ class AugmentedBatches:
     Args:
         utterances: the training split. Of the synthesized ones, where there are recordings, an
             epoch takes `synth_ratio` per recording, others each time; so of unknown speech, up to
-            [data] unknown_share of the epoch.
+            [data] unknown_share of the epoch, and of unlabelled speech as many as of the rest.
         config: [augment], [train] batch_size and synth_ratio are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
@@ -148,9 +172,9 @@ class AugmentedBatches:
         self._batch_size = config.train.batch_size
         self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
-        recorded, synthesized, other = (
-            np.flatnonzero(mask) for mask in (~spoken & ~unknown, spoken & ~unknown, unknown)
-        )
+        bare = utterances.answers[:, 0] == NO_ANSWER
+        masks = (~spoken & ~unknown & ~bare, spoken & ~unknown, unknown, bare)
+        recorded, synthesized, other, unlabelled = map(np.flatnonzero, masks)
         wanted = round(config.train.synth_ratio * len(recorded)) or len(synthesized)
         n_synthesized = min(wanted, len(synthesized))
         share = config.data.unknown_share
@@ -158,6 +182,9 @@ class AugmentedBatches:
         self._recorded = recorded
         # Rows of which every epoch draws some, and how many.
         self._drawn = [(synthesized, n_synthesized), (other, min(most, len(other)))]
+        if len(unlabelled):
+            labelled = len(recorded) + sum(count for _, count in self._drawn)
+            self._drawn.append((unlabelled, min(labelled, len(unlabelled))))
 
     def __len__(self) -> int:
         size = len(self._recorded) + sum(count for _, count in self._drawn)

@@ -8,16 +8,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+# In place of an answer: an utterance that nobody labelled.
+NO_ANSWER = -1
+
 
 def cross_entropy(logits: Tensor, answers: Tensor, sizes: Sequence[int]) -> Tensor:
     """Return the sum over slots of the batch's mean cross-entropy (Eq. 2).
 
     Args:
-        logits: float32 (batch, sum of sizes). answers: int64 (batch, n_slots).
+        logits: float32 (batch, sum of sizes). answers: int64 (batch, n_slots); rows of NO_ANSWER
+            count for nothing.
         sizes: labels of each slot.
     """
     parts = torch.split(logits, list(sizes), dim=1)
-    losses = [F.cross_entropy(part, answers[:, slot]) for slot, part in enumerate(parts)]
+    if not (answers != NO_ANSWER).any():
+        return logits.sum() * 0
+    losses = [
+        F.cross_entropy(part, answers[:, slot], ignore_index=NO_ANSWER)
+        for slot, part in enumerate(parts)
+    ]
     return torch.stack(losses).sum()
 
 

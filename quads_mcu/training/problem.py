@@ -15,6 +15,7 @@ from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import MEL_SCALE, MEL_ZERO_POINT
 from quads_mcu.slots import Slot
+from quads_mcu.training.losses import NO_ANSWER
 
 Mel = NDArray[np.int8]
 Batch = tuple[NDArray[np.int64], Mel]
@@ -22,7 +23,7 @@ Batch = tuple[NDArray[np.int64], Mel]
 
 @dataclass(frozen=True)
 class Split:
-    """mel: int8 (N, n_frames, n_mels), unaugmented; answers: int64 (N, n_slots)."""
+    """mel: int8 (N, n_frames, n_mels), unaugmented; answers: int64 (N, n_slots), or NO_ANSWER."""
 
     mel: Mel
     answers: NDArray[np.int64]
@@ -89,7 +90,8 @@ class Problem:
                     f"({', '.join(slot.labels)}); a classifier needs at least two"
                 )
             for name, split in (("train", self.train), ("valid", self.valid)):
-                counts = np.bincount(split.answers[:, place], minlength=len(slot.labels))
+                given = split.answers[:, place]
+                counts = np.bincount(given[given != NO_ANSWER], minlength=len(slot.labels))
                 pairs = zip(slot.labels, counts, strict=True)
                 missing = [label for label, count in pairs if not count]
                 if missing and (name == "train" or not of_slot):

@@ -114,7 +114,11 @@ def _compute(
     features = _pooled(teacher, mel, progress)
     settings = config.teacher
     slots = sizes(corpus.slots)
-    train_head(teacher, features, train.answers, slots, settings.head_epochs, config.project.seed)
+    known = train.answers[:, 0] != losses.NO_ANSWER
+    train_head(
+        teacher, features[torch.from_numpy(known)], train.answers[known], slots,
+        settings.head_epochs, config.project.seed,
+    )  # fmt: skip
     if settings.fine_tune_epochs:
         batches = AugmentedBatches(
             train, config, corpus.noises, dims.n_mels, dims.n_frames, config.project.seed
