@@ -41,12 +41,12 @@ def measure(board: boards.Board, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure all boards with memory regions and write the file."""
+    """Measure all emulated boards and write the file."""
     path = firmware_sizes.PATH
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found = {}
     for board in boards.all_boards():
-        if not board.memory:
+        if not board.emulated:
             continue
         try:
             build.find_compiler(board)
