@@ -17,7 +17,7 @@ from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu", "chip")
-KERNELS = ("plain", "dsp", "helium")
+KERNELS = ("plain", "dsp", "helium", "esp")
 SOURCES = ("clock", "memory", "power", "toolchain", "flasher")
 CONTENTS = ("code", "constants", "weights", "data", "arena")
 
