@@ -97,6 +97,27 @@ int quads_port_audio_wait(size_t n_samples);
 
 void quads_port_audio_state(quads_port_audio_t *state);
 
+/* --- slots for model images: flash that is mapped into memory; only firmware that is built with
+ * QUADS_MODEL_UPDATE 1 uses them, other ports need not define these functions --- */
+
+/* How many; 0: the port has none, and the model is the one compiled in. */
+uint32_t quads_port_model_slots(void);
+
+/* A slot's memory, at a multiple of 16 bytes; always shows what was written last. Returns NULL
+ * when it cannot be read. */
+const void *quads_port_model_map(uint32_t slot, size_t *n_bytes);
+
+/* Erase at least the first n_bytes of a slot. Returns 0, or -1 when that failed. */
+int quads_port_model_erase(uint32_t slot, size_t n_bytes);
+
+/* Unit of quads_port_model_write. */
+#define QUADS_PORT_MODEL_WRITE_BYTES 256u
+
+/* Write into memory that was erased; everything once, in ascending order. `offset` is a multiple of
+ * QUADS_PORT_MODEL_WRITE_BYTES, and so is n_bytes but for the end of an image, which is a multiple
+ * of 16. Returns 0, or -1 when that failed. */
+int quads_port_model_write(uint32_t slot, size_t offset, const uint8_t *bytes, size_t n_bytes);
+
 /* --- end --- */
 
 /* Stop for good with an exit code (0: fine); on a board without a console, halt. */
