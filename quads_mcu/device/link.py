@@ -146,6 +146,15 @@ def _open(url: str, baud: int) -> serial.SerialBase:
         raise LinkError(_why(url, problem)) from None
 
 
+def check(url: str) -> None:
+    """Open and close a port, to learn whether a program may use it.
+
+    Raises:
+        LinkError: no such port, busy, no permission, or nobody listens.
+    """
+    _open(url, BAUD).close()
+
+
 def _why(url: str, problem: Exception) -> str:
     text = str(problem)
     number = getattr(problem, "errno", None)

@@ -13,11 +13,13 @@ import json
 import struct
 from pathlib import Path
 
-from quads_mcu.device.boards import Board
+from quads_mcu import image_format
+from quads_mcu.device.boards import KERNELS, Board
 from quads_mcu.device.flashers import partitions, plan
 from quads_mcu.device.flashers.partitions import Partition
 from quads_mcu.device.flashers.plan import Part, Plan
-from quads_mcu.errors import BuildError, DeviceError
+from quads_mcu.errors import BuildError, DeviceError, ModelFormatError
+from quads_mcu.model_format import FRONTENDS
 
 TABLE_OFFSET = 0x8000
 SECTOR_BYTES = 4096
@@ -48,11 +50,13 @@ def read(board: Board, folder: Path, image: bytes | None = None) -> Plan:
     slots = partitions.parse(table.data, table.file)
     found = _with_model(found, partitions.model_slots(slots), folder, image)
     result = Plan(board.name, tuple(sorted(found, key=lambda part: _rank(part.what))))
-    plan.check(result, 0, board.flash_bytes)
     _check_partitions(result, slots, board)
+    plan.check(result, 0, board.flash_bytes)
     for part in result.parts:
         if part.what in (APPLICATION, BOOTLOADER):
             _check_image(part, board)
+        if part.what == WEIGHTS:
+            check_model(part.data, part.file, board)
     return result
 
 
@@ -107,15 +111,11 @@ def _from_arduino(board: Board, folder: Path) -> list[Part] | None:
 
 def _three(board: Board, files: dict[str, Path]) -> list[Part]:
     table = plan.read(files[TABLE])
-    apps = [
-        one for one in partitions.parse(table, str(files[TABLE])) if one.type == partitions.APP
-    ]
+    apps = [one for one in partitions.parse(table, str(files[TABLE])) if one.type == partitions.APP]
     if not apps:
         raise BuildError(f"{files[TABLE]}: no partition for an application; build again")
     offsets = {BOOTLOADER: CHIPS[board.chip][1], TABLE: TABLE_OFFSET, APPLICATION: apps[0].offset}
-    return [
-        Part(what, offsets[what], plan.read(path), str(path)) for what, path in files.items()
-    ]
+    return [Part(what, offsets[what], plan.read(path), str(path)) for what, path in files.items()]
 
 
 def _with_model(
@@ -168,6 +168,24 @@ def _check_partitions(found: Plan, table: list[Partition], board: Board) -> None
                    if home else "into any partition")
                 + "; export and build again: the export computes the table from the sizes"
             )  # fmt: skip
+
+
+def check_model(image: bytes, file: str, board: Board) -> None:
+    """Refuse a model image that is damaged or was packed for another kind of chip.
+
+    Raises:
+        DeviceError: says why.
+    """
+    try:
+        header = image_format.read_header(image)
+    except ModelFormatError as problem:
+        raise DeviceError(f"{file}: {problem}") from None
+    kernels, frontend = KERNELS[header.kernels], FRONTENDS[header.frontend]
+    if (kernels, frontend) != (board.kernels, board.frontend):
+        raise DeviceError(
+            f"{file} was packed for {kernels} kernels and {frontend} features, {board.name} has "
+            f"{board.kernels} and {board.frontend}; export for --target {board.name}"
+        )
 
 
 def _check_image(part: Part, board: Board) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -71,7 +72,7 @@ def check(plan: Plan, start: int, size_bytes: int) -> None:
                 "smaller student or a board with more flash"
             )
     ordered = sorted(plan.parts, key=lambda part: part.offset)
-    for first, second in zip(ordered, ordered[1:], strict=False):
+    for first, second in itertools.pairwise(ordered):
         if first.end > second.offset:
             raise DeviceError(
                 f"{first.what} ends at {first.end:#x}, behind {second.offset:#x} where "
