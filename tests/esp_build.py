@@ -54,8 +54,8 @@ ROWS = (
     ("nvs", 1, 2, 0x9000, 0x6000),
     ("phy_init", 1, 1, 0xF000, 0x1000),
     ("factory", 0, 0, APP_AT, 0x100000),
-    ("model_a", 1, 0x40, SLOT_A, SLOT_BYTES),
-    ("model_b", 1, 0x40, SLOT_B, SLOT_BYTES),
+    ("model_0", 0x40, 0, SLOT_A, SLOT_BYTES),
+    ("model_1", 0x40, 0, SLOT_B, SLOT_BYTES),
 )
 
 

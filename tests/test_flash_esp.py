@@ -72,7 +72,7 @@ def test_what_makes_the_board_start_is_written_last(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     plan = esp_project.read(S3, tmp_path)
     assert [part.what for part in plan.parts] == [
-        "model", "model_b, emptied", "application", "partition table", "bootloader",
+        "model", "model_1, emptied", "application", "partition table", "bootloader",
     ]  # fmt: skip
     assert [part.offset for part in plan.parts] == [SLOT_A, SLOT_B, APP_AT, 0x8000, 0]
 
@@ -96,7 +96,7 @@ PULLS = [
     ("begin", 0, "not complete: model; as before: .*bootloader"),
     ("data", 3, "not complete: .*; as before: .*bootloader"),
     ("end", 0, "not complete: model; as before: .*bootloader"),
-    ("md5", 2, "written and verified: model, model_b, emptied; not complete: application; "
+    ("md5", 2, "written and verified: model, model_1, emptied; not complete: application; "
      "as before: partition table, bootloader"),
 ]  # fmt: skip
 
@@ -265,7 +265,7 @@ def test_interrupted_model_update_leaves_the_model_in_use(
     loader, chip = flashed
     before = bytes(chip.flash)
     loader.replug(Fault("lost_request", "data", 0, 99))
-    with pytest.raises(LinkError, match="not complete: model_b"):
+    with pytest.raises(LinkError, match="not complete: model_1"):
         update(loader, model_image(S3, seed=7))
     assert chip.flash[:SLOT_B] == before[:SLOT_B]
     loader.replug()
@@ -273,7 +273,7 @@ def test_interrupted_model_update_leaves_the_model_in_use(
     assert sequence(chip, SLOT_B) == 1
 
 
-def test_model_alone_passes_secure_boot_but_not_encryption(
+def test_model_0lone_passes_secure_boot_but_not_encryption(
     flashed: tuple[RomLoader, Chip],
 ) -> None:
     loader, chip = flashed
@@ -287,7 +287,7 @@ def test_model_alone_passes_secure_boot_but_not_encryption(
     assert plan.parts[0].offset == SLOT_B
 
 
-def test_model_alone_needs_a_flashed_board(tmp_path: Path) -> None:
+def test_model_0lone_needs_a_flashed_board(tmp_path: Path) -> None:
     with (
         RomLoader(Chip(), tmp_path / "port") as loader,
         pytest.raises(DeviceError, match="no partition table; flash the board completely once"),
@@ -296,13 +296,13 @@ def test_model_alone_needs_a_flashed_board(tmp_path: Path) -> None:
 
 
 def test_model_larger_than_its_slot(tmp_path: Path) -> None:
-    rows = [("model_a", 1, 0x40, 0x110000, 0x1000), ("model_b", 1, 0x40, 0x111000, 0x1000)]
+    rows = [("model_0", 0x40, 0, 0x110000, 0x1000), ("model_1", 0x40, 0, 0x111000, 0x1000)]
     chip = Chip()
     table = partition_table(rows)
     chip.flash[0x8000 : 0x8000 + len(table)] = table
     with (
         RomLoader(chip, tmp_path / "port") as loader,
-        pytest.raises(DeviceError, match="partition model_a 4,096"),
+        pytest.raises(DeviceError, match="partition model_0 4,096"),
     ):
         update(loader, model_image(S3))
 
@@ -337,9 +337,9 @@ def test_application_larger_than_its_partition(tmp_path: Path) -> None:
 
 
 def test_partitions_behind_the_flash(tmp_path: Path) -> None:
-    rows = [("factory", 0, 0, APP_AT, 0x100000), ("model_a", 1, 0x40, SLOT_A, 8 << 20)]
+    rows = [("factory", 0, 0, APP_AT, 0x100000), ("model_0", 0x40, 0, SLOT_A, 8 << 20)]
     write_build(tmp_path, S3, rows=rows)
-    with pytest.raises(DeviceError, match=r"partition model_a ends at .*the flash of esp32s3"):
+    with pytest.raises(DeviceError, match=r"partition model_0 ends at .*the flash of esp32s3"):
         esp_project.read(S3, tmp_path)
 
 

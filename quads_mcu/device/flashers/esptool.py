@@ -17,9 +17,9 @@ from pathlib import Path
 
 from quads_mcu import image_format
 from quads_mcu.console import Progress
-from quads_mcu.device import link
+from quads_mcu.device import link, process
 from quads_mcu.device.boards import Board
-from quads_mcu.device.flashers import esp_project, partitions, process
+from quads_mcu.device.flashers import esp_project, partitions
 from quads_mcu.device.flashers.partitions import Partition
 from quads_mcu.device.flashers.plan import Part, Plan
 from quads_mcu.errors import DeviceError, InstallationError, LinkError
@@ -234,6 +234,9 @@ def plan_model(board: Board, port: str, baud: int, image: bytes) -> Plan:
         LinkError: as `probe`.
     """
     assert board.flasher is not None
+    require()
+    link.check(port)
+    check(probe(port, baud), board, port, model_only=True)
     target = board.flasher.target
     table = read_flash(port, baud, target, esp_project.TABLE_OFFSET, partitions.TABLE_BYTES)
     slots = partitions.model_slots(partitions.parse(table, f"{board.name} at {port}"))

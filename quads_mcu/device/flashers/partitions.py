@@ -16,13 +16,13 @@ from quads_mcu.errors import DeviceError
 TABLE_BYTES = 0xC00
 ENTRY_BYTES = 32
 ENTRY_MAGIC, MD5_MAGIC = b"\xaa\x50", b"\xeb\xeb"
-APP, DATA = 0, 1
+APP = 0
 MODEL_PREFIX = "model"
 
 
 @dataclass(frozen=True)
 class Partition:
-    """One partition; type: APP or DATA."""
+    """One partition; type: APP, or what an application keeps (data 1, its own kinds from 0x40)."""
 
     name: str
     type: int
@@ -61,5 +61,5 @@ def parse(table: bytes, where: str) -> list[Partition]:
 
 def model_slots(partitions: list[Partition]) -> list[Partition]:
     """Return the partitions that hold model images, by address."""
-    slots = [one for one in partitions if one.type == DATA and one.name.startswith(MODEL_PREFIX)]
+    slots = [one for one in partitions if one.type != APP and one.name.startswith(MODEL_PREFIX)]
     return sorted(slots, key=lambda one: one.offset)
