@@ -27,7 +27,8 @@ static uint32_t lost_before_waiting;
 static quads_port_audio_t state;
 static int64_t start_us;
 
-static bool IRAM_ATTR on_overflow(i2s_chan_handle_t handle, i2s_event_data_t *event, void *context) {
+static bool IRAM_ATTR on_overflow(i2s_chan_handle_t handle, i2s_event_data_t *event,
+                                  void *context) {
   (void)handle;
   (void)event;
   (void)context;
@@ -39,8 +40,7 @@ static int open_channel(void) {
   i2s_chan_config_t buffers = I2S_CHANNEL_DEFAULT_CONFIG(I2S_NUM_AUTO, I2S_ROLE_MASTER);
   i2s_std_config_t config = {
       .clk_cfg = I2S_STD_CLK_DEFAULT_CONFIG(SAMPLE_RATE_HZ),
-      .slot_cfg =
-          I2S_STD_PHILIPS_SLOT_DEFAULT_CONFIG(I2S_DATA_BIT_WIDTH_32BIT, I2S_SLOT_MODE_MONO),
+      .slot_cfg = I2S_STD_PHILIPS_SLOT_DEFAULT_CONFIG(I2S_DATA_BIT_WIDTH_32BIT, I2S_SLOT_MODE_MONO),
       .gpio_cfg =
           {
               .mclk = I2S_GPIO_UNUSED,

@@ -20,8 +20,7 @@ static slot_t *find(uint32_t slot) {
     return NULL;
   }
   if (slots[slot].partition == NULL) {
-    slots[slot].partition =
-        esp_partition_find_first(TYPE, ESP_PARTITION_SUBTYPE_ANY, names[slot]);
+    slots[slot].partition = esp_partition_find_first(TYPE, ESP_PARTITION_SUBTYPE_ANY, names[slot]);
   }
   return slots[slot].partition != NULL ? &slots[slot] : NULL;
 }
@@ -49,8 +48,7 @@ const void *quads_port_model_map(uint32_t slot, size_t *n_bytes) {
 static int erase_next(slot_t *slot) {
   const size_t left = slot->partition->size - slot->erased;
   const size_t n_bytes = left < ERASE_BYTES ? left : ERASE_BYTES;
-  if (n_bytes == 0 ||
-      esp_partition_erase_range(slot->partition, slot->erased, n_bytes) != ESP_OK) {
+  if (n_bytes == 0 || esp_partition_erase_range(slot->partition, slot->erased, n_bytes) != ESP_OK) {
     return -1;
   }
   slot->erased += n_bytes;
