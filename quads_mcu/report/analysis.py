@@ -228,7 +228,8 @@ def _method(board: Board) -> tuple[str, ...]:
         known = "ms and mJ" if board.energy.active_power_mw else "ms"
         lines.append(f"{known}: {energy.estimate(board, 0.0).method}")
         if not board.energy.active_power_mw:
-            lines.append(f"no mJ: {board.sources.get('power', 'the board file names no power')}")
+            why = board.sources.get("power", "the board file names no power")
+            lines.append(f"no mJ: {why.removeprefix('none: ')}")
     return tuple(lines)
 
 
