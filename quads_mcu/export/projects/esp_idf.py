@@ -1,8 +1,8 @@
 """An ESP-IDF 5.x project for ESP32-S3, ESP32 and ESP32-C3: `idf.py build flash monitor`.
 
-    CMakeLists.txt, sdkconfig.defaults*, partitions.csv, README.md
-    main/              what the board does with a command: the file to change
-    components/quads/  runtime, kernels, test server, listening, port, model
+CMakeLists.txt, sdkconfig.defaults*, partitions.csv, README.md
+main/              what the board does with a command: the file to change
+components/quads/  runtime, kernels, test server, listening, port, model
 """
 
 from __future__ import annotations
@@ -118,7 +118,8 @@ def _quotable(label: str) -> str:
     return re.sub(r"[^\w .,'+-]", "_", label)
 
 
-# Free on the usual modules: no strapping, flash, PSRAM, console or USB pins. led: of the first label.
+# Free on the usual modules: no strapping, flash, PSRAM, console or USB pins, but for GPIO 2 of
+# ESP32, where many boards have an LED. led: of the first label.
 PINS = {
     "esp32s3": {"bclk": 4, "ws": 5, "data": 6, "led": 7, "most": 48},
     "esp32": {"bclk": 26, "ws": 25, "data": 33, "led": 2, "most": 33},

@@ -41,8 +41,8 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
         program_bytes: code and constants beside ESP-IDF's, and weights that are compiled in.
         image_bytes: of the model image; 0 for none.
 
-    The application gets a quarter more than it needs, at least 1 MiB. The image gets two slots, each
-    an eighth larger than it; where that is too much, two just large enough, or one.
+    The application gets a quarter more than it needs, at least 1 MiB. The image gets two slots, an
+    eighth larger than it; where that is too much, two just large enough, or one.
 
     Raises:
         ExportError: it does not fit; names bytes, limit and ways out.
@@ -53,7 +53,10 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
         Partition("factory", "app", "factory", APP_OFFSET, app),
     ]
     left = flash_bytes - table[-1].end
-    exact, roomy = whole_pages(image_bytes), whole_pages(image_bytes * (ROOM_SHARE + 1) // ROOM_SHARE)
+    exact, roomy = (
+        whole_pages(image_bytes),
+        whole_pages(image_bytes * (ROOM_SHARE + 1) // ROOM_SHARE),
+    )
     if image_bytes == 0 and left >= 0:
         return table
     for slots, size in ((2, roomy), (2, exact), (1, exact)):
@@ -61,8 +64,8 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
             return [*table, *_slots(table[-1].end, slots, size)]
     raise ExportError(
         f"application ({app:,} bytes) and model image ({image_bytes:,}) need "
-        f"{APP_OFFSET + app + exact:,} bytes of flash, the module has {flash_bytes:,}; use fewer bits "
-        "per weight ([quantization] bits), a smaller student ([student] preset), or a board with "
+        f"{APP_OFFSET + app + exact:,} bytes of flash, the module has {flash_bytes:,}; use fewer "
+        "bits per weight ([quantization] bits), a smaller student ([student] preset), or a board with "
         "more flash (`quads-mcu boards`)"
     )
 
