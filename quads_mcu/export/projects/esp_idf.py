@@ -14,7 +14,6 @@ from typing import Any
 
 from quads_mcu.device import memory
 from quads_mcu.errors import ExportError
-from quads_mcu.export.listener import GateSettings
 from quads_mcu.export.projects import esp_partitions
 from quads_mcu.export.projects.project import IMAGE, Files, Project
 from quads_mcu.paths import data_dir
@@ -128,16 +127,13 @@ PINS = {
 
 
 def _large_arrays_in_psram(project: Project) -> bool:
-    """Return whether arena and ring go to PSRAM: where they are too large for internal RAM.
+    """Return whether the arena goes to PSRAM: where it is too large for internal RAM.
 
     Raises:
-        ExportError: they do not fit anywhere.
+        ExportError: it does not fit anywhere.
     """
-    board, needs = project.board, project.cost.needs
-    dims = project.model.dims
-    ring = GateSettings.of(project.config.listen).ring_frames(dims.n_frames) * dims.n_mels
-    needs = needs | {"arena": needs["arena"] + ring + dims.n_frames}
-    usages = memory.place(board, needs)
+    board = project.board
+    usages = memory.place(board, project.cost.needs)
     holder = next((one.region for one in usages if "arena" in one.contents), "")
     if holder not in ("ram", "psram"):
         raise ExportError(f"board {board.name}: arena in region {holder!r}, known: ram, psram")
