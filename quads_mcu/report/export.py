@@ -27,7 +27,7 @@ class Described:
 
     @property
     def next_command(self) -> str:
-        """What builds the project: `quads-mcu build` in a run's folder, the vendor's tool in others."""
+        """What builds the project: in a run's folder `quads-mcu build`, else the vendor's tool."""
         done = self.done
         if done.run is not None:
             return f"quads-mcu build --run {done.run} --target {self.board.name}"
