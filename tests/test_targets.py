@@ -16,7 +16,7 @@ from quads_mcu.export.projects import FORMATS
 from quads_mcu.model.dimensions import dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.paths import boards_dir
-from quads_mcu.report import analysis, costs, kernel_counts
+from quads_mcu.report import analysis, costs, kernel_counts, targets
 
 KB, MB = 1024, 1 << 20
 # (clock, MHz; flash; SRAM; PSRAM): of the datasheets' first pages.
@@ -221,3 +221,12 @@ def test_no_power_no_energy() -> None:
     found = energy.estimate(boards.load("rp2040"), 125e6)
     assert found.energy_uj is None
     assert found.latency_ms == pytest.approx(1500)
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_is_rendered() -> None:
+    page = Path(__file__).parent.parent / "docs" / "targets.md"
+    hint = "python -m quads_mcu.report.targets > docs/targets.md"
+    assert page.read_text(encoding="utf-8") == targets.render(), hint
