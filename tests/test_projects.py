@@ -1,4 +1,4 @@
-"""Exported projects: which files, how a folder is replaced, what is refused before it is written."""
+"""Exported projects: their files, how a folder is replaced, what is refused beforehand."""
 
 import json
 import os
@@ -187,7 +187,7 @@ def test_a_folder_appears_whole_and_is_replaced_whole(tmp_path: Path) -> None:
     assert folder.read_manifest(place)["board"] == "x"
     folder.write(place, {"a.c": "other"}, {})
     assert contents(place) == {"a.c": b"other"}
-    assert os.listdir(place.parent) == ["project"]
+    assert [path.name for path in place.parent.iterdir()] == ["project"]
 
 
 def test_what_others_put_there_stays(tmp_path: Path) -> None:
@@ -207,7 +207,7 @@ def test_edited_files_are_not_overwritten(tmp_path: Path) -> None:
     place = tmp_path / "project"
     folder.write(place, FILES, {})
     (place / "src" / "b.c").write_text("mine")
-    with pytest.raises(ExportError, match="b.c was changed after the export"):
+    with pytest.raises(ExportError, match=r"b\.c was changed after the export"):
         folder.write(place, FILES, {})
     assert contents(place) == {"a.c": b"one", "src/b.c": b"mine"}
 

@@ -2,6 +2,7 @@
 take there. Published figures are written out here once more, from the vendors' documents."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_every_fact_names_its_source(name: str) -> None:
 @pytest.mark.parametrize("name", CHIPS)
 def test_regions_do_not_overlap(name: str) -> None:
     regions = sorted(boards.load(name).memory, key=lambda region: region.start)
-    for one, following in zip(regions, regions[1:], strict=False):
+    for one, following in itertools.pairwise(regions):
         assert one.start + one.size_bytes <= following.start
 
 

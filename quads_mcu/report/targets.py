@@ -47,19 +47,20 @@ ESTIMATES = f"""
 {BITS} bits, {N_CLASSES} intents. Flash: weights, and code and tables of this firmware; RAM: arena,
 stack and static data of this firmware. What the vendor's framework takes is not in these figures;
 it is left out of what the first table calls usable. Weights and arena are exact, code and static
-data an estimate from the nearest core for which firmware was measured. For ESP32 and ESP32-S3, plain
-C on one core was counted; the exported kernels use both cores and, on the ESP32-S3, the vector unit:
-these latencies lie far above what they should take.
+data an estimate from the nearest core for which firmware was measured. For ESP32 and ESP32-S3,
+plain C on one core was counted; the exported kernels use both cores and, on the ESP32-S3, the
+vector unit: these latencies lie far above what they should take.
 """
 
 METHOD = """
 ## How the estimates are made
 
-Latency = instructions × cycles per instruction ÷ clock. Instructions are predicted from the shapes of
-all kernel calls with a model that is fitted to counts on an emulated core (analysis.md); one core
-computes. Cycles per instruction are **assumed**: no pipeline, no cache and no flash is modelled,
-and an arena in PSRAM costs more than the estimate says. Energy = latency × active power of the chip
-alone, where its vendor publishes one; else there is none.
+Latency = instructions × cycles per instruction ÷ clock. Instructions are predicted from the shapes
+of all kernel calls with a model that is fitted to counts on an emulated core
+([analysis.md](analysis.md)); one core computes. Cycles per instruction are **assumed**: no
+pipeline, no cache and no flash is modelled, and an arena in PSRAM costs more than the estimate says.
+Energy = latency × active power of the chip alone, where its vendor publishes one; else there is
+none.
 """
 
 
@@ -160,7 +161,7 @@ def _sources(chips: Sequence[Board]) -> tuple[tuple[str, ...], list[tuple[str, .
 
 
 def _table(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    def lines() -> Iterator[str]:
+    def lines() -> Iterator[Sequence[str]]:
         yield columns
         yield ["---"] * len(columns)
         yield from rows
