@@ -58,9 +58,9 @@ METHOD = """
 Latency = instructions × cycles per instruction ÷ clock. Instructions are predicted from the shapes
 of all kernel calls with a model that is fitted to counts on an emulated core
 ([analysis.md](analysis.md)); one core computes. Cycles per instruction are **assumed**: no
-pipeline, no cache and no flash is modelled, and an arena in PSRAM costs more than the estimate says.
-Energy = latency × active power of the chip alone, where its vendor publishes one; else there is
-none.
+pipeline, no cache and no flash is modelled, and an arena in PSRAM costs more than the estimate
+says. Energy = latency × active power of the chip alone, where its vendor publishes one; else there
+is none.
 """
 
 
