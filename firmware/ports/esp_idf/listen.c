@@ -47,7 +47,7 @@ static const char *start(void) {
   size_t arena_bytes;
   model = app_lend(&arena, &arena_bytes);
   if (model == NULL) {
-    return "no valid model: send one with `quads-mcu flash --model-only`";
+    return "no valid model; send one with `quads-mcu flash --model-only`";
   }
   if (quads_port_audio_start(NULL) != 0) {
     return "the microphone cannot be opened; see `idf.py menuconfig`, menu QUADS";
