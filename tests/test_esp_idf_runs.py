@@ -36,7 +36,7 @@ from quads_mcu.export.listener import GateSettings
 from quads_mcu.export.reference import Reference
 from quads_mcu.model_format import PackedModel
 
-BOARD = "esp32"  # two cores and a UART
+BOARDS = {"esp32": False, "esp32s3": True}  # whether the link is USB; both have two cores
 SLOT_BYTES = 0x3_0000
 BUFFER_SAMPLES = 256
 NOTHING = np.zeros(0, np.int16)
@@ -44,17 +44,22 @@ PIN = 7
 SETTINGS = GateSettings.of(Config().listen)
 LINE = re.compile(r"(.*:) (.*) \(\d+ ms of speech, answered \d+ ms after its end\)")
 
-Board = tuple[str, IO[str]]
+Board = tuple[str, IO[str]]  # address, and what it writes
 Start = Callable[..., contextlib.AbstractContextManager[Board]]
 
 
+@pytest.fixture(scope="module", params=BOARDS)
+def board(request: pytest.FixtureRequest) -> str:
+    return str(request.param)
+
+
 @pytest.fixture(scope="module")
-def start(tmp_path_factory: pytest.TempPathFactory) -> Start:
+def start(board: str, tmp_path_factory: pytest.TempPathFactory) -> Start:
     """Return a context manager that runs the project and gives its port and its output."""
     folder = tmp_path_factory.mktemp("esp-idf")
     build = folder / "build"
-    values = settings(usb=False, both_cores=True, pie=False)
-    project = exported(BOARD, "bin")
+    values = settings(usb=BOARDS[board], both_cores=True, pie=False)
+    project = exported(board, "bin")
     done = configure(project, build, values)
     assert done.returncode == 0, done.stderr
     compile_all(build)
@@ -96,7 +101,7 @@ def connected(address: str) -> Iterator[Client]:
         yield Client(link)
 
 
-def test_server_is_bit_equal_and_names_itself(start: Start) -> None:
+def test_server_is_bit_equal_and_names_itself(start: Start, board: str) -> None:
     rng = np.random.default_rng(2)
     pcm = (rng.normal(size=DIMS.n_frames * 160) * 2000).astype(np.int16)
     mel = rng.integers(-128, 128, (DIMS.n_frames, DIMS.n_mels)).astype(np.int8)
@@ -104,7 +109,7 @@ def test_server_is_bit_equal_and_names_itself(start: Start) -> None:
     logits = Reference(model()).logits(np.stack([features, mel]))
     with start() as (address, _), connected(address) as client:
         hello = client.check(model().model_hash)
-        assert (hello.board, hello.stack_bytes) == (BOARD, 6144 + 512)
+        assert (hello.board, hello.stack_bytes) == (board, 6144 + 512)
         client.send_pcm(pcm)
         np.testing.assert_array_equal(client.features(), features)
         np.testing.assert_array_equal(client.infer().logits, logits[0])

@@ -2,9 +2,9 @@
  *
  *     SLOT_BYTES MODEL_0 PCM LOSE
  *
- * UART0 is a TCP port ("port N" on stdout), flash obeys the rules of NOR flash, the microphone
- * plays the int16 file PCM as fast as it is waited for and loses buffer number LOSE (-1: none), and
- * pins are told on stdout. Tasks are threads. */
+ * The serial port is a TCP port ("port N" on stdout), flash obeys the rules of NOR flash, the
+ * microphone plays the int16 file PCM as fast as it is waited for and loses buffer number LOSE (-1:
+ * none), and pins are told on stdout. Tasks are threads. */
 #include <arpa/inet.h>
 #include <errno.h>
 #include <fcntl.h>
@@ -24,6 +24,7 @@
 #include "driver/gpio.h"
 #include "driver/i2s_std.h"
 #include "driver/uart.h"
+#include "driver/usb_serial_jtag.h"
 #include "esp_cpu.h"
 #include "esp_err.h"
 #include "esp_log.h"
@@ -151,7 +152,7 @@ UBaseType_t uxTaskGetStackHighWaterMark(TaskHandle_t xTask) {
   return 1000;
 }
 
-/* --- UART0: a TCP port --- */
+/* --- serial port: a TCP port --- */
 
 static int listener = -1, client = -1;
 
@@ -161,13 +162,9 @@ static void accept_client(void) {
   setsockopt(client, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
 }
 
-esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_buffer_size,
-                              int queue_size, QueueHandle_t *uart_queue, int intr_alloc_flags) {
+static esp_err_t open_port(void) {
   struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
   socklen_t n_bytes = sizeof address;
-  require(uart_num == UART_NUM_0 && rx_buffer_size > 128 && tx_buffer_size == 0 &&
-              queue_size == 0 && uart_queue == NULL && intr_alloc_flags == 0,
-          "uart_driver_install");
   listener = socket(AF_INET, SOCK_STREAM, 0);
   require(bind(listener, (struct sockaddr *)&address, sizeof address) == 0 &&
               listen(listener, 1) == 0 &&
@@ -179,20 +176,12 @@ esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_b
   return ESP_OK;
 }
 
-esp_err_t uart_param_config(uart_port_t uart_num, const uart_config_t *uart_config) {
-  require(uart_num == UART_NUM_0 && uart_config->baud_rate == CONFIG_QUADS_LINK_BAUD &&
-              uart_config->data_bits == UART_DATA_8_BITS,
-          "uart_param_config");
-  return ESP_OK;
-}
-
 static int readable(int descriptor) {
   struct pollfd entry = {.fd = descriptor, .events = POLLIN};
   return poll(&entry, 1, 0) > 0;
 }
 
-int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t ticks_to_wait) {
-  require(uart_num == UART_NUM_0 && ticks_to_wait == 0, "uart_read_bytes");
+static int receive(void *buf, uint32_t length) {
   if (client < 0 && readable(listener)) {
     accept_client();
   }
@@ -208,8 +197,7 @@ int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t
   return (int)n_bytes;
 }
 
-int uart_write_bytes(uart_port_t uart_num, const void *src, size_t size) {
-  require(uart_num == UART_NUM_0, "uart_write_bytes");
+static int transmit(const void *src, size_t size) {
   for (size_t sent = 0; client >= 0 && sent < size;) {
     const ssize_t n_bytes = send(client, (const char *)src + sent, size - sent, MSG_NOSIGNAL);
     if (n_bytes < 0 && errno != EINTR) {
@@ -219,6 +207,55 @@ int uart_write_bytes(uart_port_t uart_num, const void *src, size_t size) {
   }
   return (int)size;
 }
+
+#if CONFIG_QUADS_LINK_USB
+
+esp_err_t usb_serial_jtag_driver_install(usb_serial_jtag_driver_config_t *usb_serial_jtag_config) {
+  require(usb_serial_jtag_config->tx_buffer_size >= 256 &&
+              usb_serial_jtag_config->rx_buffer_size >= 256,
+          "usb_serial_jtag_driver_install");
+  return open_port();
+}
+
+int usb_serial_jtag_read_bytes(void *buf, uint32_t length, TickType_t ticks_to_wait) {
+  require(ticks_to_wait == 0, "usb_serial_jtag_read_bytes");
+  return receive(buf, length);
+}
+
+/* Nothing of what does not fit its buffer is sent, and nothing waits for longer than it may. */
+int usb_serial_jtag_write_bytes(const void *src, size_t size, TickType_t ticks_to_wait) {
+  require(size <= 1024 && ticks_to_wait <= 1000, "usb_serial_jtag_write_bytes");
+  return client < 0 ? 0 : transmit(src, size);
+}
+
+#else
+
+esp_err_t uart_driver_install(uart_port_t uart_num, int rx_buffer_size, int tx_buffer_size,
+                              int queue_size, QueueHandle_t *uart_queue, int intr_alloc_flags) {
+  require(uart_num == UART_NUM_0 && rx_buffer_size > 128 && tx_buffer_size == 0 &&
+              queue_size == 0 && uart_queue == NULL && intr_alloc_flags == 0,
+          "uart_driver_install");
+  return open_port();
+}
+
+esp_err_t uart_param_config(uart_port_t uart_num, const uart_config_t *uart_config) {
+  require(uart_num == UART_NUM_0 && uart_config->baud_rate == CONFIG_QUADS_LINK_BAUD &&
+              uart_config->data_bits == UART_DATA_8_BITS,
+          "uart_param_config");
+  return ESP_OK;
+}
+
+int uart_read_bytes(uart_port_t uart_num, void *buf, uint32_t length, TickType_t ticks_to_wait) {
+  require(uart_num == UART_NUM_0 && ticks_to_wait == 0, "uart_read_bytes");
+  return receive(buf, length);
+}
+
+int uart_write_bytes(uart_port_t uart_num, const void *src, size_t size) {
+  require(uart_num == UART_NUM_0, "uart_write_bytes");
+  return transmit(src, size);
+}
+
+#endif
 
 /* --- flash: erased to ones by sectors, written from one to zero --- */
 
