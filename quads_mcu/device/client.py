@@ -133,6 +133,7 @@ class Client:
         self._sequence = 0
         self._received = bytearray()
         self._hello: Hello | None = None
+        self.max_payload_bytes = SMALLEST_PAYLOAD_BYTES  # until the board says what it takes
 
     def hello(self) -> Hello:
         """Ask who is there.
@@ -148,6 +149,7 @@ class Client:
                 f"{protocol.PROTOCOL_VERSION}; build and flash again with this version"
             )
         self._hello = _hello(_fields("hello", answer))
+        self.max_payload_bytes = self._hello.max_payload_bytes
         return self._hello
 
     def check(self, model_hash: str) -> Hello:
@@ -265,6 +267,16 @@ class Client:
         payload = protocol.encode_fields(BY_NAME[name].request, values)
         return _fields(name, self._request(name, payload, self._compute_timeout_s))
 
+    def reopen(self) -> None:
+        """Close the link and open it again; the board may have restarted meanwhile.
+
+        Raises:
+            LinkError: the port is gone.
+        """
+        self._received.clear()
+        self._hello = None
+        self.link.reopen()
+
     # --- uploads ---------------------------------------------------------------------------
 
     def _upload(self, kind: int, data: bytes, chunk_bytes: int | None) -> Transfer:
@@ -292,8 +304,7 @@ class Client:
                 )
 
     def _reopen(self, before: Hello) -> None:
-        self._received.clear()
-        self.link.reopen()
+        self.reopen()
         after = self.hello()
         if replace(after, n_clips=0) != replace(before, n_clips=0):
             raise ProtocolError(
@@ -306,7 +317,7 @@ class Client:
     def _request(self, name: str, payload: bytes = b"", timeout_s: float | None = None) -> bytes:
         """Send until answered; return the answer's payload after its status byte."""
         message = BY_NAME[name]
-        limit = self._hello.max_payload_bytes if self._hello else SMALLEST_PAYLOAD_BYTES
+        limit = self.max_payload_bytes
         if len(payload) > limit:
             raise ProtocolError(
                 f"{name}: {len(payload)} bytes of payload, the board takes {limit} at most"
