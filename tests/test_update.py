@@ -336,6 +336,8 @@ def test_power_lost_while_the_first_bytes_are_written(board: Board, kept: int) -
         assert_runs(client, FIRST)
 
 
+# pyserial leaves a socket open whose other end is gone.
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")
 def test_killed_board_is_reported_and_can_be_updated_again(board: Board) -> None:
     def kill_half_way(_: str, done: float, total: float) -> None:
         if done > total / 2:
