@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 from esp_build import APP_AT, SLOT_A, SLOT_B, model_image, partition_table, write_build
 from esp_rom_loader import SECURE_BOOT, SECURE_DOWNLOAD, Chip, Fault, RomLoader
-from rfc2217_server import Rfc2217Server
 
 from quads_mcu import image_format
 from quads_mcu.device import boards
@@ -418,18 +417,6 @@ def test_command_line_flashes(tmp_path: Path) -> None:
     assert holds(chip, expected)
     total = sum(map(len, expected.values())) + 4096
     assert f"{total:,} bytes written and verified; the board starts" in done.stderr
-
-
-def test_command_line_over_rfc2217(tmp_path: Path) -> None:
-    project, chip = tmp_path / "project", Chip()
-    expected = export(project, S3)
-    with (
-        RomLoader(chip, tmp_path / "port") as loader,
-        Rfc2217Server(loader.port) as server,
-    ):
-        done = quads_mcu("flash", "--project-dir", str(project), "--port", server.url)
-    assert done.returncode == 0, done.stderr
-    assert holds(chip, expected)
 
 
 def test_dry_run_names_every_byte_and_touches_nothing(tmp_path: Path) -> None:
