@@ -443,6 +443,10 @@ def flash(
     model_only: Annotated[
         bool, typer.Option("--model-only", help="ESP: only the model, into the slot not in use.")
     ] = False,
+    running: Annotated[
+        bool,
+        typer.Option("--running", help="With --model-only: over the link of the running firmware."),
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
     ] = False,
@@ -454,6 +458,9 @@ def flash(
 
     found = RunDir(run)
     board = _board(found, target, project_dir)
+    if model_only and running and not dry_run:
+        _update_running(found, board, port, baud)
+        return
     if board.kind == "chip" or project_dir or model_only or dry_run:
         _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
         return
@@ -461,6 +468,25 @@ def flash(
         console.result(session.url)
         console.note(f"{board.name} is running; test it with --port {session.url}; Ctrl-C ends it")
         session.wait()
+
+
+def _update_running(run: Any, board: Any, port: str | None, baud: int | None) -> None:
+    from quads_mcu import console, model_format
+    from quads_mcu.device import link
+    from quads_mcu.device.client import Client
+    from quads_mcu.device.update import update_model
+    from quads_mcu.export import image
+
+    model = image.pack(model_format.read(run.model_path), board.kernels)
+    with (
+        link.Link(port or link.only_port(), baud or link.BAUD) as line,
+        console.progress() as progress,
+    ):
+        done = update_model(Client(line), model, progress)
+    console.note(
+        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
+        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
+    )
 
 
 def _flash_chip(
