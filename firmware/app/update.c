@@ -15,13 +15,16 @@ typedef enum {
   JUDGED, /* and maybe refused */
 } phase_t;
 
-/* The image that comes in. A device that restarts has forgotten it, and its SHA-256 is wrong. */
+/* The image that comes in. Its first bytes are written last, so that whatever ends the transfer
+ * before leaves a slot that is plainly empty. */
 typedef struct {
   phase_t phase;
   uint32_t slot;
   uint32_t length_bytes;
   uint32_t received_bytes;
   uint8_t sha256[32];
+  uint8_t first[QUADS_PORT_MODEL_WRITE_BYTES];
+  uint32_t first_bytes;
 } incoming_t;
 
 const quads_model_t *running_model;
@@ -126,6 +129,7 @@ static int clear_slot(uint32_t slot, const quads_image_header_t *header) {
   incoming.slot = slot;
   incoming.length_bytes = header->length_bytes;
   incoming.received_bytes = 0;
+  incoming.first_bytes = 0;
   memcpy(incoming.sha256, header->sha256, sizeof incoming.sha256);
   return 0;
 }
@@ -168,7 +172,18 @@ void update_begin(void *context, const quads_request_t *request, quads_sender_t 
   quads_send_u32(answer, incoming.received_bytes);
 }
 
-/* Write the next bytes. Returns whether they fit; otherwise the failure is sent. */
+/* Returns 0, or -1 when the failure is sent. */
+static int write_flash(uint32_t offset, const uint8_t *bytes, uint32_t n_bytes,
+                       quads_sender_t *answer) {
+  const int error = quads_port_model_write(incoming.slot, offset, bytes, n_bytes);
+  if (error != 0) {
+    incoming.phase = NOTHING;
+    quads_send_failure(answer, QUADS_LINK_FLASH, incoming.slot, offset);
+  }
+  return error;
+}
+
+/* Take the next bytes. Returns whether they fit; otherwise the failure is sent. */
 static int take(uint32_t offset, const uint8_t *data, uint32_t n_bytes, quads_sender_t *answer) {
   const uint32_t left = incoming.length_bytes - incoming.received_bytes;
   const uint32_t whole = n_bytes - n_bytes % QUADS_PORT_MODEL_WRITE_BYTES;
@@ -180,9 +195,14 @@ static int take(uint32_t offset, const uint8_t *data, uint32_t n_bytes, quads_se
     quads_send_failure(answer, QUADS_LINK_BAD_LENGTH, n_bytes, n_bytes > left ? left : whole);
     return 0;
   }
-  if (quads_port_model_write(incoming.slot, offset, data, n_bytes) != 0) {
-    incoming.phase = NOTHING;
-    quads_send_failure(answer, QUADS_LINK_FLASH, incoming.slot, offset);
+  const uint32_t held = offset > 0                        ? 0
+                        : n_bytes < sizeof incoming.first ? n_bytes
+                                                          : sizeof incoming.first;
+  if (held > 0) {
+    memcpy(incoming.first, data, held);
+    incoming.first_bytes = held;
+  }
+  if (n_bytes > held && write_flash(offset + held, data + held, n_bytes - held, answer) != 0) {
     return 0;
   }
   incoming.received_bytes += n_bytes;
@@ -216,6 +236,9 @@ void update_end(void *context, const quads_request_t *request, quads_sender_t *a
     return;
   }
   if (incoming.phase == RECEIVING) {
+    if (write_flash(0, incoming.first, incoming.first_bytes, answer) != 0) {
+      return;
+    }
     incoming.phase = JUDGED;
     choose();
   }

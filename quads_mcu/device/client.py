@@ -26,6 +26,14 @@ MAX_FRAME_BYTES = protocol.MAX_FRAME_PAYLOAD_BYTES * 2
 TICK_UNITS = ("none", "instructions", "cycles", "nanoseconds")
 
 
+class RefusedError(ProtocolError):
+    """The board answered with a failure; `status` is protocol.Status, or what follows IMAGE."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Hello:
     """Who answered. Hashes and ids are hexadecimal; `tick_unit` is one of TICK_UNITS.
@@ -262,10 +270,16 @@ class Client:
         """Return what the board makes of `data`, at most `max_payload_bytes`."""
         return self._request("echo", data)
 
-    def request(self, name: str, values: dict[str, int | bytes]) -> dict[str, int | bytes]:
-        """Send any message of protocol.MESSAGES; return the fields of its answer."""
+    def request(
+        self, name: str, values: dict[str, int | bytes], *, computes: bool = True
+    ) -> dict[str, int | bytes]:
+        """Send any message of protocol.MESSAGES; return the fields of its answer.
+
+        computes: whether the board may have to work before it answers.
+        """
         payload = protocol.encode_fields(BY_NAME[name].request, values)
-        return _fields(name, self._request(name, payload, self._compute_timeout_s))
+        timeout_s = self._compute_timeout_s if computes else self._timeout_s
+        return _fields(name, self._request(name, payload, timeout_s))
 
     def reopen(self) -> None:
         """Close the link and open it again; the board may have restarted meanwhile.
@@ -333,7 +347,8 @@ class Client:
                 continue
             if answer[:1] == b"\0":
                 return answer[1:]
-            raise ProtocolError(f"{name}: {protocol.status_text(answer[0], answer[1:])}")
+            text = protocol.status_text(answer[0], answer[1:])
+            raise RefusedError(f"{name}: {text}", answer[0])
         raise LinkError(
             f"no answer to {name} from {self.link.url}: {1 + self._retries} attempts of "
             f"{timeout_s:g} s, {self.frames_damaged} damaged frames; is the firmware running and "

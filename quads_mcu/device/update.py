@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 from quads_mcu import image_format, protocol
 from quads_mcu.console import Progress
-from quads_mcu.device.client import SMALLEST_PAYLOAD_BYTES, Client, Hello
+from quads_mcu.device.client import SMALLEST_PAYLOAD_BYTES, Client, Hello, RefusedError
 from quads_mcu.device.link import DroppedError
 from quads_mcu.errors import ProtocolError
 from quads_mcu.image_format import HEADER_BYTES, Header
-from quads_mcu.protocol import ImageStatus
+from quads_mcu.protocol import ImageStatus, Status
 
 WRITE_BYTES = 256  # QUADS_PORT_MODEL_WRITE_BYTES of firmware/ports/quads_port.h
 NONE_RUNS = 255  # `running` of model_info
@@ -105,7 +105,12 @@ def model_info(client: Client) -> ModelInfo:
         ProtocolError: the firmware was built without slots for models, or answers nonsense.
         LinkError: the board stays silent.
     """
-    values = client.request("model_info", {})
+    try:
+        values = client.request("model_info", {}, computes=False)
+    except RefusedError as problem:
+        if problem.status == Status.UNKNOWN_MESSAGE:
+            raise _no_slots(client) from None
+        raise
     largest, running, data = values["max_payload_bytes"], values["running"], values["slots"]
     assert isinstance(largest, int) and isinstance(running, int) and isinstance(data, bytes)
     if largest < SMALLEST_PAYLOAD_BYTES:
@@ -143,11 +148,15 @@ def _slot(record: dict[str, int | bytes]) -> ModelSlot:
 def _info(client: Client) -> ModelInfo:
     info = model_info(client)
     if not info.slots:
-        raise ProtocolError(
-            f"the firmware at {client.link.url} has no slots for models; flash all of it: "
-            "`quads-mcu flash`"
-        )
+        raise _no_slots(client)
     return info
+
+
+def _no_slots(client: Client) -> ProtocolError:
+    return ProtocolError(
+        f"the firmware at {client.link.url} has no slots for models; flash all of it: "
+        "`quads-mcu flash`"
+    )
 
 
 def _runs(info: ModelInfo, header: Header) -> bool:
@@ -183,7 +192,8 @@ def _send(client: Client, image: bytes, header: Header, start: float, progress: 
         )
     while offset < len(image):
         part = image[offset : offset + size]
-        answer = client.request("model_data", {"offset_bytes": offset, "data": part})
+        values: dict[str, int | bytes] = {"offset_bytes": offset, "data": part}
+        answer = client.request("model_data", values, computes=False)
         if _offset(answer, len(image)) != offset + len(part):
             raise ProtocolError(
                 f"model_data: the board expects offset {answer['next_offset_bytes']!r} next, not "

@@ -16,7 +16,9 @@ from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from quads_mcu.device.boards import Board
 from quads_mcu.errors import ExportError, StorageError
+from quads_mcu.run_dir import RunDir
 
 MANIFEST = "quads_export.json"
 
@@ -76,6 +78,41 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         ) from None
     except (ValueError, KeyError, TypeError) as problem:
         raise ExportError(f"{path}: {problem}; export into another folder") from None
+
+
+def find(run: RunDir, board: Board, folder: Path | None) -> Path:
+    """Return `folder`, or else the newest of the run's projects for `board`.
+
+    Raises:
+        ExportError: there is none, it is for another board, or not an export.
+    """
+    if folder is None:
+        places = [run.project_dir(board.name, fmt) for fmt in board.formats]
+        there = [place for place in places if (place / MANIFEST).is_file()]
+        if not there:
+            raise ExportError(
+                f"{run.path} holds no project for {board.name}; `quads-mcu export --run {run.path} "
+                f"--target {board.name}` writes one"
+            )
+        folder = max(there, key=lambda place: (place / MANIFEST).stat().st_mtime)
+    if (made_for := read_manifest(folder).get("board")) != board.name:
+        raise ExportError(
+            f"{folder} was exported for {made_for}, not for {board.name}; name that by --target, "
+            "or another --project-dir"
+        )
+    return folder
+
+
+def format_of(folder: Path, board: Board) -> str:
+    """Return the format of an exported project.
+
+    Raises:
+        ExportError: not an export, or of a format that the board does not have.
+    """
+    fmt = str(read_manifest(folder).get("format"))
+    if fmt not in board.formats:
+        raise ExportError(f"{folder / MANIFEST}: format {fmt!r} is unknown; export again")
+    return fmt
 
 
 def _known(folder: Path) -> set[str]:
