@@ -83,8 +83,10 @@ const char *quads_image_text(quads_image_status_t status);
 typedef struct {
   const void *bytes; /* memory-mapped; NULL: cannot be read, taken as empty */
   size_t n_bytes;
-  quads_image_status_t status; /* set by quads_image_choose */
+  /* Set by quads_image_choose: */
+  quads_image_status_t status;
   uint32_t found, allowed;
+  uint32_t sequence;
 } quads_image_slot_t;
 
 /* Open the valid image with the greatest sequence number; the lower slot on ties. Slots that are

@@ -10,6 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where arrays of many KB go: a build may name a section, in external memory for example. */
+#ifdef QUADS_LARGE_SECTION
+#define QUADS_LARGE __attribute__((section(QUADS_LARGE_SECTION)))
+#else
+#define QUADS_LARGE
+#endif
+
 /* Bring up clock, link, ticks and storage. Returns 0, or an exit code when the board (or, on a
  * PC, its command line) is unusable. On bare metal argc is 0 and argv NULL. */
 int quads_port_init(int argc, char **argv);

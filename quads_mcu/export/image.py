@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import numpy as np
+
 from quads_mcu import image_format, model_format
 from quads_mcu.errors import ExportError
 from quads_mcu.export import kernels as variants
@@ -38,9 +40,12 @@ def pack(model: PackedModel, kernels: str, sequence: int = 0) -> bytes:
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
-        ExportError: unknown kernels, a sequence that is no u32, or a model too large for an image.
+        ExportError: unknown kernels, a sequence that is no u32, a model too large for an image, or
+            sums that the device could not prove to stay in int32.
     """
     model_format.check(model)
+    for name, linear in model.linears():
+        _check_sums(name, linear, model_format.POOLED_MAX if name == "head" else 128)
     if not 0 <= sequence <= image_format.MAX_SEQUENCE:
         raise ExportError(f"sequence {sequence} is outside 0 .. {image_format.MAX_SEQUENCE}")
     chosen = variants.kernels(kernels)
@@ -65,6 +70,18 @@ def pack(model: PackedModel, kernels: str, sequence: int = 0) -> bytes:
     image[: image_format.HEADER_BYTES] = image_format.encode_header(header)
     image[SHA256_AT:HASHED_FROM] = image_format.digest(bytes(image))
     return bytes(image)
+
+
+def _check_sums(name: str, linear: PackedLinear, input_max: int) -> None:
+    """Refuse what quads_image_bounds_kept refuses: it knows the codebook, not who uses what."""
+    largest = int(np.abs(linear.centroids.astype(np.int64)).max())
+    bias = int(np.abs(linear.bias.astype(np.int64)).max())
+    worst = largest * linear.indices.shape[1] * input_max + bias
+    if worst >= 2**31:
+        raise ExportError(
+            f"{name}: sums could reach {worst:,} if every weight were the largest centroid, limit "
+            f"{2**31 - 1:,}; compile the model in instead (--weights header)"
+        )
 
 
 def _append(image: bytearray, arrays: Iterable[bytes]) -> None:
