@@ -52,7 +52,7 @@ static const char *start(void) {
   size_t arena_bytes;
   model = app_lend(&arena, &arena_bytes);
   if (model == NULL) {
-    return "no valid model: send one with `quads-mcu flash --model-only`";
+    return "no valid model; send one with `quads-mcu flash --model-only`";
   }
   ring = ring == NULL ? malloc(RING_BYTES) : ring;
   if (ring == NULL) {

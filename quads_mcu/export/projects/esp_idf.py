@@ -103,12 +103,23 @@ def _values(project: Project) -> dict[str, Any]:
         "cores": 2 if _has_cores(project) else 1,
         "weights": project.weights,
         "idf_versions": IDF_VERSIONS,
+        "limits": _image_limits(project),
         "pins": PINS[board.project["idf_target"]],
         "labels": [
             (index, _quotable(label))
             for index, label in enumerate(slot.labels)
             if index != project.model.unknown_class
         ][:GPIO_LABELS],
+    }
+
+
+def _image_limits(project: Project) -> dict[str, int]:
+    """Return what the application has room for in an image that comes later (quads_image.h)."""
+    dims, n_slots = project.model.dims, len(project.model.slots)
+    return {
+        "LAYERS": max(8, dims.n_layers),
+        "CLASSES": max(256, dims.n_classes),
+        "SLOTS": max(16, n_slots),
     }
 
 

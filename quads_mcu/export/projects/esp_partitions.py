@@ -65,8 +65,8 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
     raise ExportError(
         f"application ({app:,} bytes) and model image ({image_bytes:,}) need "
         f"{APP_OFFSET + app + exact:,} bytes of flash, the module has {flash_bytes:,}; use fewer "
-        "bits per weight ([quantization] bits), a smaller student ([student] preset), or a board with "
-        "more flash (`quads-mcu boards`)"
+        "bits per weight ([quantization] bits), a smaller student ([student] preset), or a board "
+        "with more flash (`quads-mcu boards`)"
     )
 
 
