@@ -662,6 +662,33 @@ def _board_row(board: Any) -> tuple[str, ...]:
     )
 
 
+@app.command()
+def doctor(
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Only what this board needs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Toolchains, packages, ports and permissions: what each target lacks, and what fixes it.
+
+    With --target the exit code is 1 if something is missing.
+    """
+    from quads_mcu import console
+    from quads_mcu.device import boards, doctor
+
+    found = doctor.diagnose([boards.load(target)] if target else boards.all_boards())
+    if as_json:
+        console.result_json(found.to_json())
+    else:
+        for title, columns, rows in doctor.tables(found):
+            if rows:
+                console.table(title, columns, rows)
+            else:
+                console.result(f"{title}: none")
+    if target and not found.targets[0].ready:
+        raise typer.Exit(1)
+
+
 ModelArgument = Annotated[
     str, typer.Argument(help="A run's folder, a model file, or a preset such as d96x2.")
 ]

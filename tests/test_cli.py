@@ -32,6 +32,7 @@ VERBS = [
     "run",
     "listen",
     "boards",
+    "doctor",
     "analyze",
     "profile",
 ]  # in the order of the pipeline

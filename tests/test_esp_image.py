@@ -3,22 +3,27 @@
 from __future__ import annotations
 
 import hashlib
+import json
+import shutil
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from esp_build import BOOTLOADER_AT, esp_image, partition_table
+from esp_build import BOOTLOADER_AT, esp_image, partition_table, write_build
+from esp_idf_project import exported
 from esp_rom_loader import Chip, RomLoader
 from firmware_build import DIMS
 from random_model import random_model
 from xtensa_build import build_esp32s3, require_xtensa
 
+from quads_mcu import image_format
 from quads_mcu.device import boards
 from quads_mcu.device.elf import Elf
-from quads_mcu.device.flashers import esptool, plan
+from quads_mcu.device.flashers import esp_project, esptool, plan
 from quads_mcu.device.flashers.plan import Part, Plan
+from quads_mcu.errors import ModelFormatError
 from quads_mcu.export import csource
 
 S3 = boards.load("esp32s3")
@@ -111,3 +116,55 @@ def test_merged_and_flashed(application: tuple[Path, Path], tmp_path: Path) -> N
         plan.check(one, 0, S3.flash_bytes)
         esptool.flash(one, S3, loader.port, esptool.BAUD, lambda *_: None)
     assert chip.flash[: len(whole)] == whole
+
+
+@pytest.mark.parametrize("name", ["esp32s3", "esp32", "esp32c3"])
+def test_exported_project_is_flashed(name: str, tmp_path: Path) -> None:
+    """What ESP-IDF would leave of an export: its table, its image, files where its CMake says."""
+    board = boards.load(name)
+    project = tmp_path / "project"
+    shutil.copytree(exported(name, "bin"), project)
+    rows = table_of((project / "partitions.csv").read_text())
+    slots = [row for row in rows if row[0].startswith("model")]
+    application = next(row for row in rows if row[1] == 0)
+    expected = write_build(project, board, app_at=application[3], rows=rows)
+    model = project / "components" / "quads" / "model" / "model.bin"
+    expected[slots[0][3]] = model.read_bytes()
+    path = project / "build" / "flasher_args.json"
+    tree = json.loads(path.read_text())
+    for slot, file in zip(slots, ("model.bin", "erased.bin"), strict=False):
+        tree["flash_files"][hex(slot[3])] = f"../components/quads/model/{file}"
+    path.write_text(json.dumps(tree))
+    (project / "model.bin").unlink()
+    chip = Chip(board.chip.replace("-", "").lower(), board.flash_bytes)
+    for slot in slots:
+        chip.flash[slot[3] : slot[3] + len(expected[slots[0][3]])] = expected[slots[0][3]]
+    with RomLoader(chip, tmp_path / "port") as loader:
+        whole = esp_project.read(board, project)
+        esptool.flash(whole, board, loader.port, esptool.BAUD, lambda *_: None)
+    assert all(chip.flash[at : at + len(data)] == data for at, data in expected.items())
+    assert image_format.read_header(bytes(chip.flash[slots[0][3] :])).sequence == 0
+    for slot in slots[1:]:
+        with pytest.raises(ModelFormatError, match="not a model image"):
+            image_format.read_header(bytes(chip.flash[slot[3] : slot[4] + slot[3]]))
+    assert [part.what for part in whole.parts][-2:] == ["partition table", "bootloader"]
+
+
+def table_of(csv: str) -> list[tuple[str, int, int, int, int]]:
+    """Rows of partitions.csv; ESP-IDF, "Partition Tables": names of types and subtypes."""
+    kinds = {"app": 0, "data": 1}
+    subtypes = {"factory": 0, "ota_0": 16, "ota_1": 17, "ota": 0, "phy": 1, "nvs": 2}
+    rows = []
+    for line in csv.splitlines():
+        if line.strip() and not line.startswith("#"):
+            name, kind, subtype, offset, size = [word.strip() for word in line.split(",")]
+            rows.append(
+                (
+                    name,
+                    kinds[kind] if kind in kinds else int(kind, 0),
+                    subtypes[subtype] if subtype in subtypes else int(subtype, 0),
+                    int(offset, 0),
+                    int(size, 0),
+                )
+            )
+    return rows
