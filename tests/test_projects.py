@@ -139,7 +139,7 @@ def test_export_prints_fit_estimates_files_and_what_comes_next(
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
     for part in ("Memory of esp32c3", "ram", "latency", "Project esp-idf, weights as bin", "main/",
-                 f"quads-mcu build --run {run.path} --target esp32c3", "not measured",
+                 f"quads-mcu build --project-dir {run.path / 'esp32c3' / 'esp-idf'}", "not measured",
                  str(run.path / "esp32c3" / "esp-idf")):  # fmt: skip
         assert part in done.output, part
 
@@ -155,7 +155,7 @@ def test_export_as_json(run: RunDir, sketch: types.ModuleType, tmp_path: Path) -
     assert found["memory"]["regions"][0]["region"] == "flash"
     assert found["estimate"]["latency_ms"] > 0 and found["estimate"]["method"]
     assert set(found["files"]) == {"main/main.c", "model.bin", "quads_export.json"}
-    assert found["next"].startswith(f"cd {out} && arduino-cli compile")
+    assert found["next"] == f"quads-mcu build --project-dir {out}"
 
 
 def test_unknown_targets_name_the_nearest(run: RunDir) -> None:
