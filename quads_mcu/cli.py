@@ -561,6 +561,7 @@ def run(
     from quads_mcu import config, console
     from quads_mcu.device import boards
     from quads_mcu.device import build as builder
+    from quads_mcu.errors import ConfigError
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
     from quads_mcu.report import training as report
@@ -569,6 +570,11 @@ def run(
 
     settings = config.load(project).with_train_seed(seed)
     board = boards.load(target or settings.target.board)
+    if board.kind == "chip":
+        raise ConfigError(
+            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, then "
+            f"`export --target {board.name}`, `build`, `flash` and `test`"
+        )
     found = RunDir(run)
     with console.progress() as progress:
         report.write(found, settings, training.train(settings, found, progress))

@@ -166,6 +166,23 @@ def test_unknown_targets_name_the_nearest(run: RunDir) -> None:
     assert "did you mean esp32s3" in str(done.exception)
 
 
+def test_the_whole_way_ends_before_a_chip(tmp_path: Path) -> None:
+    (tmp_path / "quads.toml").write_text("")
+    arguments = [
+        "run",
+        "--project",
+        str(tmp_path),
+        "--target",
+        "esp32",
+        "--run",
+        str(tmp_path / "r"),
+    ]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(done.exception, ConfigError)
+    assert "`export --target esp32`" in str(done.exception)
+    assert not (tmp_path / "r").exists()
+
+
 # --- folders --------------------------------------------------------------------------------
 
 FILES = {"a.c": "one", "src/b.c": b"two"}
