@@ -572,8 +572,8 @@ def run(
     board = boards.load(target or settings.target.board)
     if board.kind == "chip":
         raise ConfigError(
-            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, then "
-            f"`export --target {board.name}`, `build`, `flash` and `test`"
+            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, "
+            f"then `export --target {board.name}`, `build`, `flash` and `test`"
         )
     found = RunDir(run)
     with console.progress() as progress:

@@ -138,9 +138,9 @@ def test_export_prints_fit_estimates_files_and_what_comes_next(
     arguments = ["export", "--run", str(run.path), "--target", "esp32c3", "--bits", "4"]
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
+    place = run.path / "esp32c3" / "esp-idf"
     for part in ("Memory of esp32c3", "ram", "latency", "Project esp-idf, weights as bin", "main/",
-                 f"quads-mcu build --project-dir {run.path / 'esp32c3' / 'esp-idf'}", "not measured",
-                 str(run.path / "esp32c3" / "esp-idf")):  # fmt: skip
+                 "not measured", f"quads-mcu build --project-dir {place}"):  # fmt: skip
         assert part in done.output, part
 
 
