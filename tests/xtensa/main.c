@@ -1,6 +1,6 @@
 /* One window of PCM, then one of features, through the whole runtime. Reads "pcm" (int16) and "mel"
- * (int8); writes the "ticks" that the PCM took, its "features", the "logits" of both (int32), and the
- * "arena" after each: every tensor that the last layer left there. */
+ * (int8); writes the "ticks" that the PCM took, its "features", the "logits" of both (int32), and
+ * the "arena" after each: every tensor that the last layer left there. */
 #include <string.h>
 
 #include "files.h"
