@@ -441,7 +441,10 @@ def flash(
     baud: Annotated[int | None, typer.Option(min=9600, help="Of the port.")] = None,
     project_dir: ProjectDirOption = None,
     model_only: Annotated[
-        bool, typer.Option("--model-only", help="ESP: only the model, into the slot not in use.")
+        bool, typer.Option("--model-only", help="Only the model, into the slot not in use.")
+    ] = False,
+    over_serial: Annotated[
+        bool, typer.Option("--over-serial", help="--model-only by the firmware that runs.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
@@ -454,7 +457,10 @@ def flash(
 
     found = RunDir(run)
     board = _board(found, target, project_dir)
-    if board.kind == "chip" or project_dir or model_only or dry_run:
+    if model_only and (over_serial or not board.flasher or board.flasher.tool != "esptool"):
+        _update_over_serial(found, board, port, dry_run)
+        return
+    if board.kind == "chip" or project_dir or dry_run:
         _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
         return
     with starter.start(board, found.build_dir(board.name) / "firmware.elf") as session:
@@ -490,6 +496,39 @@ def _flash_chip(
     with console.progress() as progress:
         flashed = flashers.flash(plan, board, port, baud, progress)
     console.note(f"{flashed}: {plan.n_bytes:,} bytes written and verified; the board starts")
+
+
+def _update_over_serial(run: Any, board: Any, port: str | None, dry_run: bool) -> None:
+    from quads_mcu import console, model_format
+    from quads_mcu.device import link, update
+    from quads_mcu.device.client import Client
+    from quads_mcu.export import image
+
+    model = image.pack(model_format.read(run.model_path), board.kernels)
+    with link.Link(port or link.only_port()) as connection:
+        client = Client(connection)
+        if dry_run:
+            info = update.model_info(client)
+            rows = [
+                (
+                    str(n),
+                    slot.status.name,
+                    f"{slot.sequence}",
+                    slot.model_hash[:12],
+                    "runs" if n == info.running else "",
+                )
+                for n, slot in enumerate(info.slots)
+            ]
+            columns = ("slot", "image", "sequence", "model", "")
+            console.table(f"Model slots of {board.name}", columns, rows)
+            console.note(f"{len(model):,} bytes would go into one that does not run")
+            return
+        with console.progress() as progress:
+            done = update.update_model(client, model, progress)
+    console.note(
+        f"slot {done.slot} runs model {done.hello.model_hash[:12]}, sequence {done.sequence}: "
+        f"{done.n_bytes:,} bytes sent in {done.seconds:.1f} s"
+    )
 
 
 @app.command()
@@ -654,11 +693,7 @@ def doctor(
     if as_json:
         console.result_json(found.to_json())
     else:
-        for title, columns, rows in doctor.tables(found):
-            if rows:
-                console.table(title, columns, rows)
-            else:
-                console.result(f"{title}: none")
+        console.result("\n".join(doctor.lines(found)))
     if target and not found.targets[0].ready:
         raise typer.Exit(1)
 

@@ -21,7 +21,11 @@ from quads_mcu.device.flashers import plan as plans
 from quads_mcu.device.flashers.plan import Part, Plan
 from quads_mcu.errors import DeviceError, InstallationError, LinkError, QuadsError
 
-TOOLS = ("pyocd", "openocd", "probe-rs")
+TOOLS = {
+    "pyocd": "pip install pyocd",
+    "openocd": "apt install openocd",
+    "probe-rs": "cargo install probe-rs-tools --locked",
+}
 ELF_PRODUCTS = ("build/*.elf", "build/zephyr/zephyr.elf", ".pio/build/*/firmware.elf")
 NO_PROBE = (
     r"[Nn]o (?:connected |available |target )?(?:debug probe|probe|device|J-Link)|open failed"
