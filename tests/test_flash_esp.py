@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import serial
 from esp_build import APP_AT, SLOT_A, SLOT_B, model_image, partition_table, write_build
 from esp_rom_loader import SECURE_BOOT, SECURE_DOWNLOAD, Chip, Fault, RomLoader
 
@@ -459,6 +463,36 @@ def test_faults_end_with_code_3_and_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_interrupted_by_the_user(tmp_path: Path) -> None:
+    project, chip = tmp_path / "project", Chip()
+    expected = export(project, S3)
+    command = [sys.executable, "-m", "quads_mcu.cli", "flash", "--project-dir", str(project)]
+    with RomLoader(chip, tmp_path / "port", Fault("silent", "data", 3, 99)) as loader:
+        command += ["--port", loader.port]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+            while loader.log.count("data") < 4:
+                time.sleep(0.05)
+            run.send_signal(signal.SIGINT)
+            _, told = run.communicate()
+        assert run.returncode == 3
+        assert b"interrupted at" in told and b"as before: partition table, bootloader" in told
+        loader.replug()
+        flash(S3, project, loader)
+    assert holds(chip, expected)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise serial.SerialException(errno.EACCES, "could not open port: Permission denied")
+
+    write_build(tmp_path, S3)
+    plan = esp_project.read(S3, tmp_path)
+    monkeypatch.setattr(serial, "serial_for_url", refused)
+    with pytest.raises(LinkError, match=r"usermod -aG dialout \$USER.*udev rule"):
+        esptool.flash(plan, S3, "/dev/ttyUSB0", BAUD, silent)
+
+
 def test_command_line_refuses_what_cannot_be_flashed(tmp_path: Path) -> None:
     project = tmp_path / "project"
     export(project, S3)
@@ -468,5 +502,5 @@ def test_command_line_refuses_what_cannot_be_flashed(tmp_path: Path) -> None:
     assert done.returncode == 1 and "exported for esp32s3, not for esp32c3" in done.stderr
     done = quads_mcu("flash", "--run", str(tmp_path), "--target", "esp32s3")
     assert done.returncode == 1 and "holds no project for esp32s3" in done.stderr
-    done = quads_mcu("flash", "--run", "none", "--target", "host", "--model-only")
+    done = quads_mcu("flash", "--run", "none", "--target", "host", "--dry-run")
     assert done.returncode == 2 and "host is not flashed, it is started" in done.stderr
