@@ -33,6 +33,7 @@ TargetOption = Annotated[
 ProjectDirOption = Annotated[
     Path | None, typer.Option("--project-dir", help="Exported project of a chip; default: run's.")
 ]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=2**20, help="In place of [train] seed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 HERE = Path("quads.toml")
 DEFAULT_RUN = Path("runs/default")
@@ -110,6 +111,7 @@ def synth(
 def train(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
+    seed: SeedOption = None,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on where the run stopped, or anew.")
     ] = True,
@@ -120,7 +122,7 @@ def train(
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     with console.progress() as progress:
         outcome = training.train(settings, RunDir(run), progress, resume=resume)
     console.table("Training", ("", "validation accuracy"), outcome.rows())
@@ -443,8 +445,9 @@ def flash(
     model_only: Annotated[
         bool, typer.Option("--model-only", help="Only the model, into the slot not in use.")
     ] = False,
-    over_serial: Annotated[
-        bool, typer.Option("--over-serial", help="--model-only by the firmware that runs.")
+    running: Annotated[
+        bool,
+        typer.Option("--running", help="With --model-only: over the link of the running firmware."),
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
@@ -457,8 +460,8 @@ def flash(
 
     found = RunDir(run)
     board = _board(found, target, project_dir)
-    if model_only and (over_serial or not board.flasher or board.flasher.tool != "esptool"):
-        _update_over_serial(found, board, port, dry_run)
+    if model_only and (running or not board.flasher or board.flasher.tool != "esptool"):
+        _update_running(found, board, port, baud, dry_run)
         return
     if board.kind == "chip" or project_dir or dry_run:
         _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
@@ -498,15 +501,17 @@ def _flash_chip(
     console.note(f"{flashed}: {plan.n_bytes:,} bytes written and verified; the board starts")
 
 
-def _update_over_serial(run: Any, board: Any, port: str | None, dry_run: bool) -> None:
+def _update_running(
+    run: Any, board: Any, port: str | None, baud: int | None, dry_run: bool
+) -> None:
     from quads_mcu import console, model_format
     from quads_mcu.device import link, update
     from quads_mcu.device.client import Client
     from quads_mcu.export import image
 
     model = image.pack(model_format.read(run.model_path), board.kernels)
-    with link.Link(port or link.only_port()) as connection:
-        client = Client(connection)
+    with link.Link(port or link.only_port(), baud or link.BAUD) as line:
+        client = Client(line)
         if dry_run:
             info = update.model_info(client)
             rows = [
@@ -526,8 +531,8 @@ def _update_over_serial(run: Any, board: Any, port: str | None, dry_run: bool) -
         with console.progress() as progress:
             done = update.update_model(client, model, progress)
     console.note(
-        f"slot {done.slot} runs model {done.hello.model_hash[:12]}, sequence {done.sequence}: "
-        f"{done.n_bytes:,} bytes sent in {done.seconds:.1f} s"
+        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
+        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
     )
 
 
@@ -566,19 +571,26 @@ def run(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """The whole way: train, export, build, start the board, test; ends with the table."""
     from quads_mcu import config, console
     from quads_mcu.device import boards
     from quads_mcu.device import build as builder
+    from quads_mcu.errors import ConfigError
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
     from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     board = boards.load(target or settings.target.board)
+    if board.kind == "chip":
+        raise ConfigError(
+            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, "
+            f"then `export --target {board.name}`, `build`, `flash` and `test`"
+        )
     found = RunDir(run)
     with console.progress() as progress:
         report.write(found, settings, training.train(settings, found, progress))

@@ -39,6 +39,6 @@ def test_model_over_serial(tmp_path: Path) -> None:
         assert slots.read_bytes().count(0xFF) == 2 * 64 * 1024
         done = quads_mcu(*arguments, session.url)
         assert done.returncode == 0, done.stderr
-        assert f"slot 0 runs model {new.model_hash[:12]}, sequence " in done.stderr
+        assert f"runs model {new.model_hash[:12]} from slot 0: " in done.stderr
         again = quads_mcu(*arguments, session.url, "--dry-run")
     assert new.model_hash[:12] in again.stdout and "runs" in again.stdout

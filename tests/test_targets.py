@@ -2,6 +2,7 @@
 take there. Published figures are written out here once more, from the vendors' documents."""
 
 import dataclasses
+import itertools
 import json
 from pathlib import Path
 
@@ -12,11 +13,11 @@ from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError, ExportError
 from quads_mcu.export import kernels, planner, project
 from quads_mcu.export.blank import blank
-from quads_mcu.export.projects import FORMATS
+from quads_mcu.export.projects import FORMATS, esp_partitions
 from quads_mcu.model.dimensions import dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.paths import boards_dir
-from quads_mcu.report import analysis, costs, kernel_counts
+from quads_mcu.report import analysis, costs, kernel_counts, targets
 
 KB, MB = 1024, 1 << 20
 # (clock, MHz; flash; SRAM; PSRAM): of the datasheets' first pages.
@@ -83,7 +84,7 @@ def test_every_fact_names_its_source(name: str) -> None:
 @pytest.mark.parametrize("name", CHIPS)
 def test_regions_do_not_overlap(name: str) -> None:
     regions = sorted(boards.load(name).memory, key=lambda region: region.start)
-    for one, following in zip(regions, regions[1:], strict=False):
+    for one, following in itertools.pairwise(regions):
         assert one.start + one.size_bytes <= following.start
 
 
@@ -191,6 +192,16 @@ def test_the_paper_size_student_fits_the_smallest_esp32s3() -> None:
     assert [one.region for one in usages] == ["flash", "ram"]
 
 
+@pytest.mark.parametrize("name", [name for name in CHIPS if name.startswith("esp32")])
+def test_what_fits_the_flash_fits_the_partitions(name: str) -> None:
+    """Pages and boot loader are left out of the region."""
+    board = boards.load(name)
+    room, program = board.region("weights").size_bytes, 22_000
+    table = esp_partitions.plan(board.flash_bytes, program, room - program)
+    assert table[-1].end <= board.flash_bytes
+    assert esp_partitions.plan(board.flash_bytes, room, 0)[-1].end <= board.flash_bytes
+
+
 # --- estimates ------------------------------------------------------------------------------
 
 
@@ -221,3 +232,12 @@ def test_no_power_no_energy() -> None:
     found = energy.estimate(boards.load("rp2040"), 125e6)
     assert found.energy_uj is None
     assert found.latency_ms == pytest.approx(1500)
+
+
+# --- the page -------------------------------------------------------------------------------
+
+
+def test_the_page_is_what_is_rendered() -> None:
+    page = Path(__file__).parent.parent / "docs" / "targets.md"
+    hint = "python -m quads_mcu.report.targets > docs/targets.md"
+    assert page.read_text(encoding="utf-8") == targets.render(), hint

@@ -17,8 +17,9 @@ import pytest
 from firmware_build import require
 from numpy.typing import NDArray
 from random_model import random_model
+from typer.testing import CliRunner
 
-from quads_mcu import image_format
+from quads_mcu import cli, image_format, model_format
 from quads_mcu.audio import frontend
 from quads_mcu.device import boards, build, flash
 from quads_mcu.device.client import Client, RefusedError
@@ -30,6 +31,7 @@ from quads_mcu.export.reference import Reference, decide
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.protocol import ImageStatus, Status
+from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 
 SLOT_BYTES = 64 * 1024
@@ -234,6 +236,19 @@ def test_slots_larger_than_what_an_image_leaves_are_filled_to_the_end(
         )
         with pytest.raises(ProtocolError, match=text):
             update_model(client, packed(SECOND))
+
+
+def test_command_line_updates_a_board_that_runs(board: Board, tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    run.path.mkdir()
+    model_format.write(SECOND, run.model_path)
+    with board.power() as url:
+        options = ["--run", str(run.path), "--target", "host", "--port", url]
+        done = CliRunner().invoke(cli.app, ["flash", "--model-only", "--running", *options])
+        assert done.exit_code == 0, done.output
+        assert f"runs model {SECOND.model_hash[:12]} from slot 0" in " ".join(done.stderr.split())
+        with Link(url) as link:
+            assert_runs(Client(link), SECOND)
 
 
 # Nothing to run.

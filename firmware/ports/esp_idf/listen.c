@@ -27,9 +27,12 @@ static int8_t *ring;
 static quads_listen_t listener;
 static const quads_model_t *model;
 static phase_t phase;
+static uint8_t printed;
 static uint8_t told; /* why listening is impossible */
 
+/* Text on the link is no frame; see quads_esp_stop_listening. */
 static void print(const char *text) {
+  printed = 1;
   quads_port_write((const uint8_t *)text, strlen(text));
 }
 
@@ -113,5 +116,10 @@ int quads_esp_listen(quads_on_command_t *on_command) {
 }
 
 void quads_esp_stop_listening(void) {
+  const uint8_t end_of_frame = 0;
   phase = NOT_STARTED;
+  if (printed) { /* or the text would be taken for the beginning of the answer */
+    printed = 0;
+    quads_port_write(&end_of_frame, 1);
+  }
 }

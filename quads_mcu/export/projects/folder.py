@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
@@ -153,4 +154,7 @@ def _link_others(folder: Path, fresh: Path, known: set[str]) -> None:
             continue
         if name.as_posix() not in known and not (fresh / name).exists():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, fresh / name, follow_symlinks=False)
+            try:
+                os.link(path, fresh / name, follow_symlinks=False)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, fresh / name, follow_symlinks=False)
