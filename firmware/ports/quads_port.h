@@ -97,6 +97,12 @@ int quads_port_audio_wait(size_t n_samples);
 
 void quads_port_audio_state(quads_port_audio_t *state);
 
+/* --- LEDs: ports of chips have them, and their builds define QUADS_PORT_SHOWS --- */
+
+/* Toggle the LED of this answer of the first slot; where there are fewer LEDs, answers share them.
+ */
+void quads_port_show(uint16_t answer);
+
 /* --- end --- */
 
 /* Stop for good with an exit code (0: fine); on a board without a console, halt. */

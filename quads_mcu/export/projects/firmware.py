@@ -1,0 +1,54 @@
+"""The C of a project: runtime, two programs, ports and model, laid out alike in every format.
+
+    quads/include, quads/src   the runtime
+    quads/app, quads/demo      the programs: a server that answers tests, and one that listens
+    quads/ports                what the programs need of a board
+    quads/model                generated from the model, with the settings of the build
+"""
+
+from __future__ import annotations
+
+from pathlib import PurePosixPath
+
+from quads_mcu.device.boards import Board
+from quads_mcu.export.projects.project import Files, Project
+
+INCLUDES = ("quads/include", "quads/src", "quads/ports", "quads/model")
+MODEL = "quads/model"
+FORMAT_HEADER = f"{MODEL}/quads_format.h"
+# A program is a folder with a main.c; the demo needs nothing else of app/.
+PROGRAMS = ("app", "demo")
+
+
+def sources(project: Project, *ports: str) -> Files:
+    """Return everything under quads/, with the C of these folders of firmware/ports/."""
+    files: Files = {**project.runtime(), **project.application(), **project.ports("chips", *ports)}
+    files = {name: text for name, text in files.items() if not name.startswith("quads/listen/")}
+    files |= {f"{MODEL}/{name}": text for name, text in project.model_sources().items()}
+    files[FORMAT_HEADER] = _settings(project.board) + str(files[FORMAT_HEADER])
+    return files
+
+
+def compiled(files: Files, program: str) -> list[str]:
+    """Return the names of the C and assembly files that make `program`, sorted."""
+    other = next(name for name in PROGRAMS if name != program)
+    return [name for name in to_compile(files) if not name.startswith(f"quads/{other}/")]
+
+
+def to_compile(files: Files) -> list[str]:
+    """Return the names of all C and assembly files under quads/, sorted."""
+    return sorted(
+        name
+        for name in files
+        if name.startswith("quads/") and PurePosixPath(name).suffix in {".c", ".S"}
+    )
+
+
+def _settings(board: Board) -> str:
+    """Return what other builds give on the command line: so that no project has to."""
+    return (
+        f"/* Settings of this build, for {board.name}. */\n"
+        f"#define QUADS_KERNELS QUADS_KERNELS_{board.kernels.upper()}\n"
+        f'#define QUADS_BOARD_NAME "{board.name}"\n'
+        "#define QUADS_PORT_SHOWS\n\n"
+    )
