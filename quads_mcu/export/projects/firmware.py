@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from quads_mcu.device.boards import Board
@@ -16,8 +17,6 @@ from quads_mcu.export.projects.project import Files, Project
 INCLUDES = ("quads/include", "quads/src", "quads/ports", "quads/model")
 MODEL = "quads/model"
 FORMAT_HEADER = f"{MODEL}/quads_format.h"
-# A program is a folder with a main.c; the demo needs nothing else of app/.
-PROGRAMS = ("app", "demo")
 
 
 def sources(project: Project, *ports: str) -> Files:
@@ -29,19 +28,31 @@ def sources(project: Project, *ports: str) -> Files:
     return files
 
 
-def compiled(files: Files, program: str) -> list[str]:
-    """Return the names of the C and assembly files that make `program`, sorted."""
-    other = next(name for name in PROGRAMS if name != program)
-    return [name for name in to_compile(files) if not name.startswith(f"quads/{other}/")]
+@dataclass(frozen=True)
+class Programs:
+    """Names of the C and assembly files that both programs share, and those of each, sorted."""
 
+    shared: list[str]
+    server: list[str]
+    demo: list[str]
 
-def to_compile(files: Files) -> list[str]:
-    """Return the names of all C and assembly files under quads/, sorted."""
-    return sorted(
-        name
-        for name in files
-        if name.startswith("quads/") and PurePosixPath(name).suffix in {".c", ".S"}
-    )
+    @classmethod
+    def of(cls, files: Files) -> Programs:
+        """Sort the files under quads/."""
+        names = [
+            name
+            for name in sorted(files)
+            if name.startswith("quads/") and PurePosixPath(name).suffix in {".c", ".S"}
+        ]
+        server, demo = (
+            [name for name in names if name.startswith(f"quads/{folder}/")]
+            for folder in ("app", "demo")
+        )
+        return cls([name for name in names if name not in {*server, *demo}], server, demo)
+
+    def to_values(self) -> dict[str, list[str]]:
+        """Return the lists by name, for templates."""
+        return {"shared": self.shared, "server": self.server, "demo": self.demo}
 
 
 def _settings(board: Board) -> str:
