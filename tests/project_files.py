@@ -9,30 +9,37 @@ import subprocess
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+import numpy as np
 import pytest
 from c_build import require_tool
 from firmware_build import model
 
 from quads_mcu import config
+from quads_mcu.config import ListenSection
 from quads_mcu.device import boards
 from quads_mcu.export import project as exports
+from quads_mcu.export.listener import Heard
 from quads_mcu.export.projects import FORMATS
 from quads_mcu.export.projects.project import Files, Project
 from quads_mcu.model_format import PackedModel
 
+# The window is short: little beside the speech itself shall be in it.
+LISTEN = ListenSection(lead_ms=50, tail_ms=100, hangover_ms=200)
 WARNINGS = ("-Wall", "-Wextra", "-Wpedantic", "-Wconversion", "-Werror")
 
 
 def exported_model(board_name: str) -> PackedModel:
-    """Return the model with the board's frontend."""
-    return dataclasses.replace(model(), frontend=boards.load(board_name).frontend)
+    """Return the model with the board's frontend and a threshold that accepts some speech."""
+    frontend = boards.load(board_name).frontend
+    return dataclasses.replace(model(), frontend=frontend, reject_threshold=-2_550_000)
 
 
 @functools.cache
 def project_files(fmt: str, board_name: str) -> Files:
     """Return the files of a project."""
     board, packed = boards.load(board_name), exported_model(board_name)
-    settings = config.from_tree({"data": {"manifests": ["m.csv"]}}, where="tests")
+    tree = {"data": {"manifests": ["m.csv"]}, "listen": dataclasses.asdict(LISTEN)}
+    settings = config.from_tree(tree, where="tests")
     project = Project(packed, board, exports.predict(packed, board), settings, "header")
     return importlib.import_module(FORMATS[fmt]).files(project)
 
@@ -45,6 +52,28 @@ def write_project(fmt: str, board_name: str, folder: Path) -> Files:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
     return files
+
+
+def utterances() -> np.ndarray:
+    """Return 2.75 s of PCM, int16 (44000,): two bursts, of which the model refuses one."""
+    rng = np.random.default_rng(0)
+    pcm = rng.normal(0, 20, 36000)
+    for at, level in ((8000, 4000), (20000, 12000)):
+        pcm[at : at + 4000] += rng.normal(0, level, 4000) * np.sin(
+            np.arange(4000) * rng.uniform(0.1, 1.5)
+        )
+    pcm = pcm.round().clip(-32768, 32767).astype(np.int16)
+    return np.concatenate([pcm, pcm[:8000]])
+
+
+def spoken(packed: PackedModel, heard: Heard) -> list[str]:
+    """Return the lines that the demo writes for what its numpy twin hears."""
+    lines = []
+    for answers, rejected in zip(heard.answers, heard.rejected, strict=True):
+        pairs = zip(packed.slots, answers, strict=True)
+        said = ", ".join(f"{slot.name}: {slot.labels[answer]}" for slot, answer in pairs)
+        lines.append("no command" if rejected else said)
+    return lines
 
 
 def compile_all(

@@ -10,13 +10,24 @@ import numpy as np
 import pytest
 from c_build import require_tool
 from firmware_build import DIMS
-from project_files import WARNINGS, compile_all, exported_model, run, write_project
+from project_files import (
+    LISTEN,
+    WARNINGS,
+    compile_all,
+    exported_model,
+    run,
+    spoken,
+    utterances,
+    write_project,
+)
 
 from quads_mcu.audio import frontend
 from quads_mcu.device import boards
 from quads_mcu.device.client import Client
 from quads_mcu.device.flash import Session
 from quads_mcu.device.link import Link
+from quads_mcu.export import listener
+from quads_mcu.export.listener import GateSettings
 from quads_mcu.export.projects import firmware
 from quads_mcu.export.reference import Reference
 
@@ -105,4 +116,23 @@ def test_the_image_computes_what_the_reference_does(
             np.testing.assert_array_equal(found.logits, reference.logits(mel[None])[0])
             assert found.unit == "nanoseconds" and found.work.sum() > 0
             accepted += not found.rejected
-        assert session.output().count("led ") == accepted > 0
+        assert session.output().count("led toggled") == accepted > 0
+
+
+def test_the_demo_hears_through_the_i2s_microphone(
+    emulator: Path, project: Path, tmp_path: Path
+) -> None:
+    packed = exported_model("rp2040")
+    pcm = utterances()
+    (tmp_path / "pcm.raw").write_bytes(pcm.tobytes())
+    heard = listener.listen(packed, pcm, GateSettings.of(LISTEN))
+    assert heard.rejected.tolist() == [False, True]
+
+    flat = image(project, "demo", tmp_path)
+    command = [require_tool("node"), "rp2040.cjs", str(flat), str(tmp_path / "pcm.raw")]
+    done = subprocess.run(
+        command, cwd=emulator, capture_output=True, text=True, check=False, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines() == ["listening", *spoken(packed, heard)]
+    assert done.stderr.count("led toggled") == (~heard.rejected).sum()

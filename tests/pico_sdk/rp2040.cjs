@@ -1,7 +1,8 @@
 // Runs a flat RP2040 image in rp2040js; UART 0 is a TCP port on 127.0.0.1, whose number it prints.
 //   node rp2040.cjs image.bin [pcm.raw]
 // With pcm.raw (int16, 16 kHz) an I2S microphone sits on GP2 (SD), GP3 (SCK), GP4 (WS), left
-// channel; after the last sample the script ends. Every change of GP25 is told on standard error.
+// channel, and what the UART says comes on standard output; after the last sample the script ends.
+// Every change of GP25 is told on standard error.
 const fs = require('fs');
 const net = require('net');
 const { Simulator } = require('rp2040js');
@@ -26,7 +27,7 @@ mcu.onBreak = () => {
   console.error(`stopped at 0x${mcu.core.PC.toString(16)}`);
   process.exit(3);
 };
-mcu.gpio[25].addListener((state) => process.stderr.write(`led ${state}\n`));
+mcu.gpio[25].addListener((now, before) => now + before === 1 && console.error('led toggled'));
 
 // The microphone: a bit at every falling edge of SCK; the first one of the left channel comes one
 // period after WS fell.
@@ -55,7 +56,7 @@ function run() {
     simulator.clock.tick(cycles * NANOS_PER_CYCLE);
     if (pcm && (pioCycles += cycles) >= CYCLES_PER_PIO_STEP) {
       pioCycles -= CYCLES_PER_PIO_STEP;
-      mcu.pio[0].step();
+      if (mcu.pio[0].machines[0].enabled) mcu.pio[0].step();
     }
     if (received.length > 0 && i % 64 === 0) {
       while (received.length > 0 && !uart.rxFIFO.full) uart.feedByte(received.shift());

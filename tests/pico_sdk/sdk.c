@@ -22,6 +22,8 @@
 #define UART_ENABLE 0x301u
 
 #define IO_CONTROL(gpio) REGISTER(0x40014004u + 8u * (gpio))
+#define PAD(gpio) REGISTER(0x4001C004u + 4u * (gpio))
+#define PAD_INPUT_ENABLED 0x56u
 #define FUNCTION_SIO 5u
 #define FUNCTION_PIO0 6u
 #define SIO_OUT_XOR REGISTER(0xD000001Cu)
@@ -194,6 +196,7 @@ int pio_add_program(PIO pio, const pio_program_t *program) {
 
 void pio_gpio_init(PIO pio, uint pin) {
   (void)pio;
+  PAD(pin) = PAD_INPUT_ENABLED;
   IO_CONTROL(pin) = FUNCTION_PIO0;
 }
 
