@@ -292,10 +292,21 @@ def export(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
     bits: Annotated[int | None, typer.Option(help="Must equal the run's [quantization].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the C source.")] = None,
+    fmt: Annotated[
+        str | None,
+        typer.Option("--format", help="Of a chip's project; default: the first of its formats."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of a chip's project: header (compiled in) or bin (an image in flash)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the source or project.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack the student into codebooks and write its C source for a board."""
+    """Pack the student into codebooks and write C source for a board, a whole project for a chip.
+
+    Refused before anything is written if it does not fit the board's memory.
+    """
     from dataclasses import asdict
 
     from quads_mcu import console
@@ -305,6 +316,9 @@ def export(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
+    if board.kind == "chip" or fmt or weights:
+        _export_project(found, board, fmt, weights, bits, out, as_json)
+        return
     with console.progress() as progress:
         cost = exporter.export(found, board, bits=bits, out=out, progress=progress)
     if as_json:
@@ -313,6 +327,30 @@ def export(
     console.table(f"Cost on {board.name}", ("", "bytes"), _cost_rows(cost))
     _print_regions(board, memory.place(board, cost.needs), "predicted")
     console.result(str(out or found.source_dir(board.name)))
+
+
+def _export_project(
+    run: Any, board: Any, fmt: str | None, weights: str | None, bits: int | None,
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    from quads_mcu import console
+    from quads_mcu.export import projects
+    from quads_mcu.report import export
+
+    with console.progress() as progress:
+        done = projects.export(
+            run, board, fmt=fmt, weights=weights, bits=bits, out=out, progress=progress
+        )
+    found = export.described(done, board)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    for title, columns, rows in found.tables():
+        console.table(title, columns, rows)
+    for line in found.method():
+        console.note(line)
+    console.note(f"next: {found.next_command}")
+    console.result(str(done.folder))
 
 
 def _cost_rows(cost: Any) -> list[tuple[str, str]]:
@@ -510,11 +548,21 @@ def boards(as_json: JsonOption = False) -> None:
     if as_json:
         console.result_json([board.to_json() for board in found])
         return
-    rows = [
-        (board.name, board.description, "emulated" if board.emulated else board.kind)
-        for board in found
-    ]
-    console.table("Boards", ("name", "what", "kind"), rows)
+    columns = ("name", "what", "flash", "RAM", "PSRAM", "clock", "formats")
+    console.table("Boards", columns, [_board_row(board) for board in found])
+
+
+def _board_row(board: Any) -> tuple[str, ...]:
+    flash = sum(r.size_bytes for r in board.memory if "code" in r.holds)
+    ram = sum(r.size_bytes for r in board.memory if "weights" not in r.holds and r.name != "psram")
+    sizes = [board.flash_bytes or flash, ram, board.psram_bytes]
+    return (
+        board.name,
+        board.description.partition(",")[0] if board.kind == "chip" else board.description,
+        *(f"{size / 1024:,.0f} KB" if size else "-" for size in sizes),
+        f"{board.clock_hz / 1e6:g} MHz" if board.clock_hz else "-",
+        ", ".join(board.formats) or "-",
+    )
 
 
 ModelArgument = Annotated[

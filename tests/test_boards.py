@@ -39,7 +39,10 @@ def test_cortex_m_boards(name: str, code: int, data: int, ticks_per_instruction:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("qemu-an836", "did you mean qemu-an386"), ("zzz", "known: arduino-nano33ble, esp32, esp32c3")],
+    [
+        ("qemu-an836", "did you mean qemu-an386"),
+        ("zzz", "known: arduino-nano33ble, esp32, esp32c3"),
+    ],
 )
 def test_unknown_board_names_the_nearest(name: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):

@@ -3,6 +3,7 @@
 
 #include "clips.h"
 #include "identity.h"
+#include "lend.h"
 #include "model.h"
 #include "quads.h"
 #include "quads_link.h"
@@ -29,7 +30,7 @@ typedef struct {
 
 /* What depends on the model has its own place in the linker script, and the code takes sizes from
  * quads_model: so code and other data are the same for every model, and predicted exactly. */
-static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static QUADS_LARGE _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
 
 static quads_t runtime;
 static window_t window;
@@ -354,6 +355,14 @@ static const quads_handler_t handlers[QUADS_MESSAGES] = {
     [QUADS_MESSAGE_STATS] = stats,       [QUADS_MESSAGE_ECHO] = echo,
     [QUADS_MESSAGE_LAYERS] = layers,
 };
+
+const quads_model_t *app_lend(void **memory, size_t *n_bytes) {
+  window.phase = IDLE;
+  window.inferred = 0;
+  *memory = arena;
+  *n_bytes = sizeof arena;
+  return &quads_model;
+}
 
 static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
   (void)context;

@@ -17,7 +17,8 @@ from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
 KINDS = ("host", "qemu", "chip")
-KERNELS = ("plain", "dsp", "helium")
+KERNELS = ("plain", "dsp", "helium", "esp")
+SOURCES = ("clock", "memory", "power", "toolchain", "flasher")
 CONTENTS = ("code", "constants", "weights", "data", "arena")
 
 T = TypeVar("T")
@@ -59,15 +60,16 @@ class Emulator:
 class Energy:
     """Figures for estimates: active power of a reference chip at a clock, and where they are from.
 
-    cycles_per_instruction turns counted instructions into cycles of that chip.
+    cycles_per_instruction turns counted instructions into cycles of that chip. active_power_mw:
+    0 where no source says it; then there is no estimate of energy.
     """
 
     reference: str
     clock_hz: int
-    active_power_mw: float
-    source: str
     cycles_per_instruction: float
     cycles_source: str
+    active_power_mw: float = 0.0
+    source: str = ""
 
 
 @dataclass(frozen=True)
@@ -280,6 +282,10 @@ def _check(board: Board, stem: str) -> None:
         raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
     if (board.kind == "qemu") != board.emulated:
         raise ConfigError("[emulator] belongs to boards of kind qemu, and to no others")
+    if board.kind == "chip":
+        _check_chip(board)
+    if board.energy and bool(board.energy.active_power_mw) != bool(board.energy.source):
+        raise ConfigError("[energy] active_power_mw and its source go together")
     if not board.toolchain.compilers:
         raise ConfigError("[toolchain] compilers is empty")
     for region in board.memory:
@@ -294,3 +300,14 @@ def _check(board: Board, stem: str) -> None:
             board.region(content)
         if not 0 < board.stack_bytes <= board.region("data").size_bytes:
             raise ConfigError(f"stack_bytes = {board.stack_bytes} is outside the data region")
+
+
+def _check_chip(board: Board) -> None:
+    if not (board.chip and board.formats and board.flasher and board.memory and board.energy):
+        raise ConfigError("kind chip needs chip, formats, [flasher], [[memory]] and [energy]")
+    if missing := [name for name in SOURCES if not board.sources.get(name)]:
+        raise ConfigError(f"[sources] lacks {missing[0]!r}: every fact names where it is from")
+    for name, limit in (("flash", board.flash_bytes), ("psram", board.psram_bytes)):
+        used = sum(region.size_bytes for region in board.memory if region.name == name)
+        if used > limit:
+            raise ConfigError(f"region {name} has {used:,} bytes, {name}_bytes is {limit:,}")

@@ -146,6 +146,15 @@ def _open(url: str, baud: int) -> serial.SerialBase:
         raise LinkError(_why(url, problem)) from None
 
 
+def check(url: str) -> None:
+    """Open and close a port, to learn whether a program may use it.
+
+    Raises:
+        LinkError: no such port, busy, no permission, or nobody listens.
+    """
+    _open(url, BAUD).close()
+
+
 def _why(url: str, problem: Exception) -> str:
     text = str(problem)
     number = getattr(problem, "errno", None)
@@ -170,3 +179,31 @@ def ports() -> list[str]:
     found = {port.device for port in list_ports.comports()}
     found |= {str(path) for path in Path("/dev").glob("tty[UA][SC][BM]*")}
     return sorted(found)
+
+
+def only_port() -> str:
+    """Return the one serial port of this computer.
+
+    Raises:
+        LinkError: there is none, or more than one.
+    """
+    found = ports()
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise LinkError(f"{len(found)} serial ports: {', '.join(found)}; name one by --port")
+    raise LinkError(
+        f"no serial port: is the board plugged in, and its cable one that carries data? {URL_HINT} "
+        "by --port; `quads-mcu doctor` tells more"
+    )
+
+
+def usb_ids(url: str) -> tuple[int, int] | None:
+    """Return vendor and product of the USB device behind a port; None: it is none, or unknown."""
+    from serial.tools import list_ports
+
+    real = str(Path(url).resolve()) if url.startswith("/") else url
+    for port in list_ports.comports():
+        if port.device in (url, real) and port.vid is not None:
+            return port.vid, port.pid
+    return None

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu import model_format
+from quads_mcu import image_format, model_format
 from quads_mcu.config import ListenSection
 from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
@@ -38,7 +38,7 @@ class _Array:
 
 
 def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
-    """Return the model's C files by name: model.h, model_data.c, quads_format.h.
+    """Return the model's C files by name: model.h, model_data.c and the format headers.
 
     Args:
         model: what to write.
@@ -58,7 +58,11 @@ def _render_model_headers(model: PackedModel, kernels: str) -> dict[str, str]:
     model_format.check(model)
     names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
     values = _shared(model, kernels) | _summary(model, kernels) | names
-    return {"model.h": render("model.h.j2", values), "quads_format.h": render_format()}
+    return {
+        "model.h": render("model.h.j2", values),
+        "quads_format.h": render_format(),
+        "quads_image_format.h": render_image_format(),
+    }
 
 
 def _shared(model: PackedModel, kernels: str) -> dict[str, Any]:
@@ -88,6 +92,20 @@ def render_format() -> str:
     )
 
 
+def render_image_format() -> str:
+    """Return quads_image_format.h, the layout of model images."""
+    return render(
+        "quads_image_format.h.j2",
+        {
+            "f": image_format,
+            "magic": list(image_format.MAGIC),
+            "positions": image_format.positions,
+            "statuses": list(image_format.ImageStatus),
+            "texts": image_format.IMAGE_STATUS_TEXT,
+        },
+    )
+
+
 def render_listen_settings(dims: Dimensions, listen: ListenSection) -> str:
     """Return listen_settings.h: how the listening firmware finds utterances."""
     settings = GateSettings.of(listen)
@@ -103,7 +121,7 @@ def write_sources(
 ) -> None:
     """Write everything generated that a firmware build with `kernels` needs into `out_dir`.
 
-    model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h, listen_settings.h.
+    The files of `render_model`, frontend_tables.h, quads_protocol.h and listen_settings.h.
     Every file is replaced atomically, and none before all are rendered.
 
     Raises:

@@ -20,8 +20,12 @@ from quads_mcu.errors import ExportError, StorageError
 MANIFEST = "quads_export.json"
 
 
-def write(folder: Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]) -> None:
+def write(
+    folder: Path, files: Mapping[str, str | bytes], facts: Mapping[str, Any]
+) -> dict[str, int]:
     """Write `files` (relative path to content) and a manifest with `facts` as `folder`.
+
+    Returns the bytes of every file by its path, sorted.
 
     Raises:
         ExportError: the folder holds something else, or generated files that were changed.
@@ -44,6 +48,7 @@ def write(folder: Path, files: Mapping[str, str | bytes], facts: Mapping[str, An
             f"{problem.filename or folder}: cannot be written: {problem.strerror}; what was there "
             "before is kept: check the folder, its owner and the space left"
         ) from None
+    return {name: len(data) for name, data in sorted(contents.items())}
 
 
 def _bytes(name: str, content: str | bytes) -> bytes:

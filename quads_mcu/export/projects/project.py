@@ -10,7 +10,7 @@ from typing import Any
 from quads_mcu.config import Config
 from quads_mcu.device import build
 from quads_mcu.device.boards import Board
-from quads_mcu.export import csource
+from quads_mcu.export import csource, image
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import PackedModel
 from quads_mcu.paths import data_dir
@@ -68,8 +68,7 @@ class Project:
     def model_sources(self) -> Files:
         """Return the generated C by file name, and with weights "bin" the image, `model.bin`.
 
-        model.h, quads_format.h, frontend_tables.h, quads_protocol.h and listen_settings.h always;
-        model_data.c with weights "header" alone.
+        model_data.c with weights "header" alone, the headers always (csource.render_headers).
 
         Raises:
             ModelFormatError: the model breaks a bound of docs/arithmetic.md.
@@ -77,11 +76,8 @@ class Project:
         kernels, listen = self.board.kernels, self.config.listen
         if self.weights == "header":
             return {**csource.render_sources(self.model, kernels, listen)}
-        from importlib import import_module
-
-        pack = import_module("quads_mcu.export.image").pack
         files: Files = {**csource.render_headers(self.model, kernels, listen)}
-        return files | {IMAGE: pack(self.model, kernels)}
+        return files | {IMAGE: image.pack(self.model, kernels)}
 
     def render(self, template: str, **values: Any) -> str:
         """Return a template (a path in templates/) rendered with `project`, `board` and `values`.
