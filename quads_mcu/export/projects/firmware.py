@@ -21,7 +21,8 @@ FORMAT_HEADER = f"{MODEL}/quads_format.h"
 
 def sources(project: Project, *ports: str) -> Files:
     """Return everything under quads/, with the C of these folders of firmware/ports/."""
-    files: Files = {**project.runtime(), **project.application(), **project.ports("chips", *ports)}
+    folders = ["demo", "ports/chips", *(f"ports/{name}" for name in ports)]
+    files: Files = {**project.runtime(), **project.application(), **project.folders(*folders)}
     files = {name: text for name, text in files.items() if not name.startswith("quads/listen/")}
     files |= {f"{MODEL}/{name}": text for name, text in project.model_sources().items()}
     files[FORMAT_HEADER] = _settings(project.board) + str(files[FORMAT_HEADER])

@@ -48,21 +48,20 @@ class Project:
         return _texts(firmware, [*headers, *build.runtime_sources(self.board.kernels)])
 
     def application(self) -> dict[str, str]:
-        """Return the programs: quads/app/..., quads/listen/..., quads/demo/..., quads/ports/.
+        """Return test server and listening firmware: quads/app/..., quads/listen/..., quads/ports/.
 
-        quads/ports/quads_port.h says what a format's own C files have to define; app/main.c (the
-        test server), listen/main.c and demo/main.c (hears, writes words, toggles LEDs) are three
-        programs, of which a build takes one.
+        quads/ports/quads_port.h says what a format's own C files have to define; app/main.c and
+        listen/main.c are two programs, of which a build takes one.
         """
         firmware = data_dir("firmware")
-        folders = [firmware / name for name in ("app", "listen", "demo")]
+        folders = [firmware / "app", firmware / "listen"]
         found = [path for folder in folders for path in folder.glob("*.[ch]")]
         return _texts(firmware, [*found, firmware / "ports" / "quads_port.h"])
 
-    def ports(self, *names: str) -> dict[str, str]:
-        """Return these folders of firmware/ports: quads/ports/<name>/..."""
+    def folders(self, *names: str) -> dict[str, str]:
+        """Return the files of these folders of firmware/: quads/<name>/..."""
         firmware = data_dir("firmware")
-        found = [path for name in names for path in (firmware / "ports" / name).iterdir()]
+        found = [path for name in names for path in (firmware / name).iterdir()]
         return _texts(firmware, found)
 
     def model_sources(self) -> Files:
