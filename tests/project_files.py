@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from c_build import require_tool
-from firmware_build import model
+from firmware_build import DIMS, model
 
 from quads_mcu import config
 from quads_mcu.config import ListenSection
@@ -54,6 +54,20 @@ def write_project(fmt: str, board_name: str, folder: Path) -> Files:
     return files
 
 
+def clips() -> list[np.ndarray]:
+    """Return noise of several levels, silence, full scale, odd lengths, one beyond the window."""
+    rng = np.random.default_rng(5)
+    whole = DIMS.n_frames * 160
+    return [
+        rng.normal(0, 3000, whole).clip(-32768, 32767).astype(np.int16),
+        (rng.normal(0, 200, whole) + 6000 * np.sin(np.arange(whole) / 5)).astype(np.int16),
+        np.zeros(whole, np.int16),
+        rng.choice(np.array([-32768, 32767], np.int16), whole),
+        rng.normal(0, 8000, 4321).clip(-32768, 32767).astype(np.int16),
+        rng.normal(0, 1000, whole + 777).astype(np.int16),
+    ]
+
+
 def utterances() -> np.ndarray:
     """Return 2.75 s of PCM, int16 (44000,): two bursts, of which the model refuses one."""
     rng = np.random.default_rng(0)
@@ -90,8 +104,10 @@ def compile_all(
 
 
 def run(command: Sequence[str], cwd: Path | None = None) -> str:
-    """Run a command that must succeed; return its standard output."""
-    done = subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd)
+    """Run a command that must succeed; return all that it wrote."""
+    done = subprocess.run(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, cwd=cwd
+    )
     if done.returncode:
-        pytest.fail(f"{' '.join(command)}\n{done.stdout}{done.stderr}")
+        pytest.fail(f"{' '.join(command)}\n{done.stdout}")
     return done.stdout

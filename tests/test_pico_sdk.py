@@ -13,6 +13,7 @@ from firmware_build import DIMS
 from project_files import (
     LISTEN,
     WARNINGS,
+    clips,
     compile_all,
     exported_model,
     run,
@@ -79,20 +80,6 @@ def image(project: Path, program: str, out_dir: Path) -> Path:
     )  # fmt: skip
     run([require_tool("arm-none-eabi-objcopy"), "-O", "binary", str(elf), str(flat)])
     return flat
-
-
-def clips() -> list[np.ndarray]:
-    """Return noise of several levels, silence, full scale, an odd length and one beyond the window."""
-    rng = np.random.default_rng(5)
-    whole = DIMS.n_frames * 160
-    return [
-        rng.normal(0, 3000, whole).clip(-32768, 32767).astype(np.int16),
-        (rng.normal(0, 200, whole) + 6000 * np.sin(np.arange(whole) / 5)).astype(np.int16),
-        np.zeros(whole, np.int16),
-        rng.choice(np.array([-32768, 32767], np.int16), whole),
-        rng.normal(0, 8000, 4321).clip(-32768, 32767).astype(np.int16),
-        rng.normal(0, 1000, whole + 777).astype(np.int16),
-    ]
 
 
 def test_the_image_computes_what_the_reference_does(
