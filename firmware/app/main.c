@@ -288,7 +288,7 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     window.inferred = 1;
 #ifdef QUADS_PORT_SHOWS
     if (!rejected) {
-      quads_port_show(result_answers[0]);
+      quads_port_show(result_answers);
     }
 #endif
   }

@@ -47,7 +47,7 @@ static void say_answers(void) {
 static void report(quads_heard_t kind) {
   if (kind == QUADS_HEARD_COMMAND) {
     say_answers();
-    quads_port_show(answers[0]);
+    quads_port_show(answers);
   } else if (kind == QUADS_HEARD_REJECTED) {
     say("no command\r\n");
   } else {

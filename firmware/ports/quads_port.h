@@ -106,9 +106,9 @@ void quads_port_audio_state(quads_port_audio_t *state);
 
 /* --- LEDs: ports of chips have them, and their builds define QUADS_PORT_SHOWS --- */
 
-/* Toggle the LED of this answer of the first slot; where there are fewer LEDs, answers share them.
- */
-void quads_port_show(uint16_t answer);
+/* A command was understood, answers: [n_slots]. Toggle the LED of the first one; where there are
+ * fewer LEDs than answers, these share them. */
+void quads_port_show(const uint16_t *answers);
 
 /* --- slots for model images: flash that is mapped into memory; only firmware that is built with
  * QUADS_MODEL_UPDATE 1 uses them, other ports need not define these functions --- */

@@ -123,8 +123,8 @@ uint32_t quads_port_ticks(void) {
 
 /* --- LEDs --------------------------------------------------------------------------------- */
 
-void quads_port_show(uint16_t answer) {
-  chip_toggle_led(answer);
+void quads_port_show(const uint16_t *answers) {
+  chip_toggle_led(answers[0]);
 }
 
 void quads_port_exit(int code) {

@@ -53,8 +53,8 @@ uint32_t quads_port_ticks(void) {
   return time_us_32();
 }
 
-void quads_port_show(uint16_t answer) {
-  gpio_xor_mask(1u << leds[answer % sizeof leds]);
+void quads_port_show(const uint16_t *answers) {
+  gpio_xor_mask(1u << leds[answers[0] % sizeof leds]);
 }
 
 /* The first LED blinks fast. */

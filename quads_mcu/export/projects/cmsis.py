@@ -10,6 +10,7 @@ from quads_mcu.errors import ExportError
 from quads_mcu.export.projects import firmware
 from quads_mcu.export.projects.project import Files, Project
 
+WEIGHTS = ("header",)
 TEMPLATES = ("Makefile", "README.md")
 
 

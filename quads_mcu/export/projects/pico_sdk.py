@@ -5,6 +5,7 @@ from __future__ import annotations
 from quads_mcu.export.projects import firmware
 from quads_mcu.export.projects.project import Files, Project
 
+WEIGHTS = ("header",)
 TEMPLATES = ("CMakeLists.txt", "README.md")
 
 
