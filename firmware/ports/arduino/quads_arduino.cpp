@@ -1,8 +1,6 @@
 /* Link, ticks, LED and microphone through the Arduino API. */
 #include "quads_arduino.h"
 
-#include <Arduino.h>
-
 #define _Noreturn [[noreturn]]
 extern "C" {
 #include "quads_port.h"
@@ -27,7 +25,7 @@ extern "C" {
 extern const quads_port_tick_t quads_port_tick = {1000, 1, QUADS_TICK_NANOSECONDS};
 
 int quads_port_init(int, char **) {
-  pinMode(LED_BUILTIN, OUTPUT);
+  pinMode(QUADS_LED, OUTPUT);
   return 0;
 }
 
@@ -54,7 +52,7 @@ uint32_t quads_port_ticks(void) {
 static void toggle_led(void) {
   static bool lit;
   lit = !lit;
-  digitalWrite(LED_BUILTIN, lit ? HIGH : LOW);
+  digitalWrite(QUADS_LED, lit ? HIGH : LOW);
 }
 
 void quads_port_show(const uint16_t *answers) {

@@ -3,7 +3,7 @@
  *     #include <quads_arduino.h>
  *
  *     static void heard(const uint16_t *answers) {       // QUADS_MODEL_SLOTS of them
- *       if (answers[0] == QUADS_INTENT_YES) digitalWrite(LED_BUILTIN, HIGH);
+ *       if (answers[0] == QUADS_INTENT_YES) digitalWrite(QUADS_LED, HIGH);
  *     }
  *
  *     void loop() { quads_demo(heard); }
@@ -17,6 +17,15 @@
 #include <stdint.h>
 
 #ifdef __cplusplus
+#include <Arduino.h>
+
+/* The LED; boards without one by that name, most of the ESP32 family, have it here or nowhere. */
+#if !defined(QUADS_LED) && defined(LED_BUILTIN)
+#define QUADS_LED LED_BUILTIN
+#elif !defined(QUADS_LED)
+#define QUADS_LED 2
+#endif
+
 extern "C" {
 #endif
 
@@ -25,7 +34,7 @@ extern "C" {
 #include "quads.h"
 #include "quads_listen.h"
 
-/* Called for every command; NULL: LED_BUILTIN toggles. answers: [QUADS_MODEL_SLOTS] */
+/* Called for every command; NULL: QUADS_LED toggles. answers: [QUADS_MODEL_SLOTS] */
 typedef void (*quads_heard_function)(const uint16_t *answers);
 
 /* Hear the microphone for good, and write what was said to Serial. Never returns. */

@@ -44,8 +44,8 @@ def files(project: Project) -> Files:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
     """
     return library(project) | {
-        "README.md": project.render("arduino/README.md.j2", **_values(project)),
-        "examples/Listen/Listen.ino": project.render("arduino/Listen.ino.j2", **_values(project)),
+        "README.md": project.render("arduino/README.md.j2", **values(project)),
+        "examples/Listen/Listen.ino": project.render("arduino/Listen.ino.j2", **values(project)),
         "examples/Server/Server.ino": project.render("arduino/Server.ino.j2"),
     }
 
@@ -57,7 +57,7 @@ def library(project: Project) -> Files:
         for path, content in firmware.sources(project, "arduino").items()
     }
     for name in ("library.properties", "keywords.txt"):
-        found[name] = project.render(f"arduino/{name}.j2", **_values(project))
+        found[name] = project.render(f"arduino/{name}.j2", **values(project))
     return found
 
 
@@ -81,9 +81,11 @@ def _adapted(path: str, content: str | bytes) -> str | bytes:
     return content
 
 
-def _values(project: Project) -> dict[str, object]:
+def values(project: Project) -> dict[str, object]:
+    """Return what the templates of library and sketches say of this board and model."""
     board, model = project.board, project.model
-    vendor, architecture, _ = board.project["arduino_fqbn"].split(":")
+    # Boards that PlatformIO has and no core in this list: their architecture is not known here.
+    vendor, architecture = board.project.get("arduino_fqbn", "any:*").split(":")[:2]
     index = CORES.get(architecture)
     names = csource.answer_names(model.slots)[0]
     return {
