@@ -4,9 +4,9 @@
 
 #include "bare_metal/bare_metal.h"
 #include "chip.h"
+#include "chips/receive_ring.h"
 #include "quads_port.h"
 
-#define RING_BYTES 2048u /* a power of two; the largest frame and then some */
 #define BLINK_TURNS 2000000u
 
 #define CPACR REGISTER(0xE000ED88u)
@@ -19,10 +19,6 @@
 #define DWT_CYCLES REGISTER(0xE0001004u)
 #define DWT_LOCK REGISTER(0xE0001FB0u) /* on the Cortex-M7 */
 #define DWT_UNLOCK 0xC5ACCE55u
-
-static uint8_t ring[RING_BYTES];
-static volatile uint32_t stored; /* bytes ever; written by the interrupt */
-static volatile uint32_t taken;  /* bytes ever; written by quads_port_read */
 
 const quads_port_tick_t quads_port_tick = {CHIP_TICK_NUMERATOR, CHIP_TICK_DENOMINATOR,
                                            QUADS_TICK_NANOSECONDS};
@@ -88,30 +84,13 @@ int quads_port_init(int argc, char **argv) {
   return 0;
 }
 
-/* --- link and time ------------------------------------------------------------------------ */
-
-/* A byte too many is dropped; the frame's CRC tells, and the host sends it again. */
-void cortex_m_received(uint8_t byte) {
-  if (stored - taken < RING_BYTES) {
-    ring[stored % RING_BYTES] = byte;
-    stored++;
-  }
-}
-
-size_t quads_port_read(uint8_t *bytes, size_t capacity) {
-  size_t n_bytes = 0;
-  while (n_bytes < capacity && taken != stored) {
-    bytes[n_bytes++] = ring[taken % RING_BYTES];
-    taken++;
-  }
-  return n_bytes;
-}
+/* --- sleep and time ------------------------------------------------------------------------ */
 
 /* With interrupts masked a pending one still ends WFI, so none is slept through. The cycle counter
  * stands still meanwhile. */
 void quads_port_idle(void) {
   __asm__ volatile("cpsid i" ::: "memory");
-  if (taken == stored) {
+  if (receive_ring_is_empty()) {
     __asm__ volatile("wfi" ::: "memory");
   }
   __asm__ volatile("cpsie i" ::: "memory");

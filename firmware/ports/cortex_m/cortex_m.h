@@ -17,15 +17,13 @@
 /* Clocks, pins and UART; the UART's interrupt is enabled afterwards. */
 void chip_start(void);
 
-/* The UART's interrupt: passes what came in to cortex_m_received. */
+/* The UART's interrupt: passes what came in to receive_ring_put. */
 void chip_uart_interrupt(void);
 
 void chip_microphone_interrupt(void);
 
 /* Toggle LED number `answer`, modulo their number. */
 void chip_toggle_led(uint16_t answer);
-
-void cortex_m_received(uint8_t byte);
 
 void cortex_m_enable_interrupt(uint32_t number);
 

@@ -1,6 +1,7 @@
 /* Clock, UART and LEDs of nRF52 and nRF53 chips. Registers: nRF52840 and nRF5340 Product
  * Specifications, chapters "CLOCK", "UARTE" and "GPIO"; EasyDMA reads and writes RAM only. */
 #include "chip.h"
+#include "chips/receive_ring.h"
 #include "cortex_m/cortex_m.h"
 #include "quads_port.h"
 
@@ -32,7 +33,7 @@
 
 #define GPIO_OUT REGISTER(CHIP_GPIO)
 #define GPIO_SET REGISTER(CHIP_GPIO + 0x04u)
-#define GPIO_OUTPUT REGISTER(CHIP_GPIO + 0x14u) /* DIRSET */
+#define GPIO_OUTPUT REGISTER(CHIP_GPIO + 0x14u)                  /* DIRSET */
 #define PIN(number) REGISTER(CHIP_GPIO + 0x1FCu + 4u * (number)) /* PIN_CNF */
 #define PIN_INPUT_PULLED_UP 0x0Cu
 
@@ -80,7 +81,7 @@ void chip_start(void) {
 void chip_uart_interrupt(void) {
   if (END_RX != 0) {
     END_RX = 0;
-    cortex_m_received(received);
+    receive_ring_put(received);
     START_RX = 1;
   }
 }

@@ -3,6 +3,7 @@
 #include "stm32/stm32.h"
 
 #include "chip.h"
+#include "chips/receive_ring.h"
 #include "quads_port.h"
 
 #define BAUD 115200u
@@ -82,12 +83,12 @@ void chip_uart_interrupt(void) {
     USART_CLEAR = STATUS_OVERRUN;
   }
   if (status & STATUS_RECEIVED) {
-    cortex_m_received((uint8_t)USART_RECEIVED);
+    receive_ring_put((uint8_t)USART_RECEIVED);
   }
 #else
   /* Reading status, then data, clears an overrun, too. */
   if (status & (STATUS_RECEIVED | STATUS_OVERRUN)) {
-    cortex_m_received((uint8_t)USART_RECEIVED);
+    receive_ring_put((uint8_t)USART_RECEIVED);
   }
 #endif
 }

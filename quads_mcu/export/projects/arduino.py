@@ -13,8 +13,6 @@ from quads_mcu.export.projects.project import Files, Project
 WEIGHTS = ("header",)
 # Sketches have the only include folder of a library: everything that others include lies there.
 ROOTS = ("quads/include/", "quads/src/", "quads/model/", "quads/ports/arduino/", "quads/ports/")
-MAIN = "int main(int argc, char **argv)"
-MAINS = {"quads/app/main.c": "quads_server_main", "quads/demo/main.c": "quads_demo_main"}
 UNFUSED = (
     "/* No fused multiply-add: features are those of the reference, bit by bit. */\n"
     '#pragma GCC optimize("-ffp-contract=off")\n\n'
@@ -52,9 +50,10 @@ def files(project: Project) -> Files:
 
 def library(project: Project) -> Files:
     """Return what every sketch needs: src/, library.properties, keywords.txt."""
+    sources = firmware.sources(project, "arduino", without=firmware.RECEIVE_RING)
     found: Files = {
         f"src/{_place(path)}": _adapted(path, content)
-        for path, content in firmware.sources(project, "arduino").items()
+        for path, content in firmware.rename_mains(sources).items()
     }
     for name in ("library.properties", "keywords.txt"):
         found[name] = project.render(f"arduino/{name}.j2", **values(project))
@@ -69,12 +68,6 @@ def _place(path: str) -> str:
 def _adapted(path: str, content: str | bytes) -> str | bytes:
     if isinstance(content, bytes):
         return content
-    if path in MAINS:
-        assert content.count(MAIN) == 1, path
-        name = MAINS[path]
-        return content.replace(MAIN, MAIN.replace("int main", f"int {name}")).replace(
-            "\nint quads_", f"\nint {name}(int argc, char **argv);\n\nint quads_"
-        )
     where = PurePosixPath(path)
     if where.parent.name == "frontend" and where.suffix == ".c":
         return UNFUSED + content

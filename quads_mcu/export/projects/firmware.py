@@ -8,6 +8,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
@@ -15,18 +16,43 @@ from quads_mcu.device.boards import Board
 from quads_mcu.export.projects.project import Files, Project
 
 INCLUDES = ("quads/include", "quads/src", "quads/ports", "quads/model")
+RECEIVE_RING = ("receive_ring.c", "receive_ring.h")
 MODEL = "quads/model"
+MAIN = "int main(int argc, char **argv)"
+MAINS = {"quads/app/main.c": "quads_server_main", "quads/demo/main.c": "quads_demo_main"}
 FORMAT_HEADER = f"{MODEL}/quads_format.h"
 
 
-def sources(project: Project, *ports: str) -> Files:
-    """Return everything under quads/, with the C of these folders of firmware/ports/."""
+def sources(project: Project, *ports: str, without: Collection[str] = ()) -> Files:
+    """Return everything under quads/, with the C of these folders of firmware/ports/.
+
+    without: names of files of ports/chips that the port does in its own way.
+    """
     folders = ["demo", "ports/chips", *(f"ports/{name}" for name in ports)]
     files: Files = {**project.runtime(), **project.application(), **project.folders(*folders)}
-    files = {name: text for name, text in files.items() if not name.startswith("quads/listen/")}
+    dropped = {f"quads/ports/chips/{name}" for name in without}
+    files = {
+        name: text
+        for name, text in files.items()
+        if not name.startswith("quads/listen/") and name not in dropped
+    }
     files |= {f"{MODEL}/{name}": text for name, text in project.model_sources().items()}
     files[FORMAT_HEADER] = _settings(project.board) + str(files[FORMAT_HEADER])
     return files
+
+
+def rename_mains(files: Files) -> Files:
+    """Return the files with quads_server_main and quads_demo_main in place of two functions main.
+
+    For systems that define main themselves.
+    """
+    renamed = dict(files)
+    for path, name in MAINS.items():
+        text = str(files[path])
+        assert text.count(MAIN) == 1, path
+        declared = f"int {name}(int argc, char **argv)"
+        renamed[path] = text.replace(MAIN, f"{declared};\n\n{declared}")
+    return renamed
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ def files(project: Project) -> Files:
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
     """
-    found = firmware.sources(project, "pico_sdk")
+    found = firmware.sources(project, "pico_sdk", without=firmware.RECEIVE_RING)
     programs = firmware.Programs.of(found)
     values = {"includes": firmware.INCLUDES, **programs.to_values()}
     rendered = {name: project.render(f"pico_sdk/{name}.j2", **values) for name in TEMPLATES}
