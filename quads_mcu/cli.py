@@ -449,6 +449,9 @@ def flash(
         bool,
         typer.Option("--running", help="With --model-only: over the link of the running firmware."),
     ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Of two programs the one that listens, not the server.")
+    ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
     ] = False,
@@ -464,7 +467,8 @@ def flash(
         _update_running(found, board, port, baud, dry_run)
         return
     if board.kind == "chip" or project_dir or dry_run:
-        _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
+        program = "demo" if demo else "server"
+        _flash_chip(found, board, port, baud, project_dir, program, model_only, dry_run)
         return
     with starter.start(board, found.build_dir(board.name) / "firmware.elf") as session:
         console.result(session.url)
@@ -474,7 +478,7 @@ def flash(
 
 def _flash_chip(
     run: Any, board: Any, port: str | None, baud: int | None, project_dir: Path | None,
-    model_only: bool, dry_run: bool,
+    program: str, model_only: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     import shlex
 
@@ -489,7 +493,7 @@ def _flash_chip(
         model = image.pack(model_format.read(run.model_path), board.kernels)
         plan = flashers.plan_model(board, port, baud, model)
     else:
-        plan = flashers.read(board, folders.find(run, board, project_dir))
+        plan = flashers.read(board, folders.find(run, board, project_dir), program)
     console.table(f"Flash of {board.name}, in this order", COLUMNS, plan.rows())
     if dry_run:
         for command in flashers.commands(plan, board, port, baud):

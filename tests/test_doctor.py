@@ -61,7 +61,7 @@ def test_bare_computer_lacks_everything_and_is_told_how_to_get_it(tools: FakeToo
         ("qemu-riscv32", ["riscv64-unknown-elf-gcc", "qemu-system-riscv32"]),
         ("esp32s3", ["idf.py"]),
         ("esp32s3", ["pio"]),  # any one of the formats is enough
-        ("stm32f411", ["cmake", "arm-none-eabi-gcc", "probe-rs"]),
+        ("stm32f411", ["make", "arm-none-eabi-gcc", "probe-rs"]),
         ("arduino-nano33ble", ["arduino-cli"]),
     ],
 )

@@ -55,8 +55,8 @@ BUILDERS = {
     ),
     "platformio": Builder(("pio",), (), "pip install platformio"),
     "cmsis": Builder(
-        ("cmake", "arm-none-eabi-gcc"), (),
-        "apt install cmake gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        ("make", "arm-none-eabi-gcc"), (),
+        "apt install make gcc-arm-none-eabi libnewlib-arm-none-eabi",
     ),
 }  # fmt: skip
 
@@ -91,21 +91,22 @@ def commands(board: Board, fmt: str, folder: Path) -> list[list[str]]:
     if fmt == "esp-idf":
         return [["idf.py", "build"]]
     if fmt == "platformio":
-        return [["pio", "run"]]
+        return [["pio", "run", "-e", "server", "-e", "listen"]]
+    if fmt == "cmsis":
+        return [["make"]]
     if fmt == "zephyr":
-        application = _only(folder, "**/prj.conf")
-        place = [str(application.parent.relative_to(folder))] if application else []
-        return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", *place]]
+        application = next(iter(sorted(folder.glob("**/prj.conf"))), folder)
+        place = str(application.parent.relative_to(folder))
+        return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", place]]
     if fmt == "arduino":
-        sketch = _only(folder, "examples/*/*.ino") or _only(folder, "**/*.ino")
-        place = [str(sketch.parent.relative_to(folder))] if sketch else ["."]
-        return [["arduino-cli", "compile", "-b", board.project["arduino_fqbn"], "--library", ".",
-                 "--output-dir", "build", *place]]  # fmt: skip
+        name = board.project["arduino_fqbn"]
+        sketches = sorted(path.parent for path in folder.glob("examples/*/*.ino"))
+        return [
+            ["arduino-cli", "compile", "-b", name, "--library", ".", "--output-dir",
+             f"build/{sketch.name}", str(sketch.relative_to(folder))]
+            for sketch in sketches
+        ]  # fmt: skip
     return [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]
-
-
-def _only(folder: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def build(board: Board, fmt: str, folder: Path, progress: Progress) -> None:

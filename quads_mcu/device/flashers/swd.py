@@ -74,14 +74,14 @@ IDENTITIES = {
 }  # fmt: skip
 
 
-def read(board: Board, folder: Path) -> Plan:
+def read(board: Board, folder: Path, program: str) -> Plan:
     """Return the checked plan of the ELF file of the build in `folder`.
 
     Raises:
         BuildError: there is no build.
         DeviceError: it does not fit the flash.
     """
-    path = plans.only(folder, ELF_PRODUCTS, "ELF file")
+    path = plans.product(folder, ELF_PRODUCTS, program, "ELF file")
     start = board.region("code").start
     inside = [one for one in Elf(path).loaded() if start <= one[0] < start + board.flash_bytes]
     result = Plan(board.name, tuple(Part("firmware", at, data, str(path)) for at, data in inside))
