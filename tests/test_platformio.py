@@ -53,7 +53,9 @@ def test_sketches_and_library_compile(tmp_path: Path) -> None:
     c = [path for path in names if path.suffix == ".c"]
     cpp = [path for path in names if path.suffix == ".cpp" and library in path.parents]
     objects = compile_all("gcc", [*flags, "-std=gnu11"], c, tmp_path / "c")
-    objects += compile_all("g++", [*flags, "-std=gnu++11"], [*cpp, STUB / "host.cpp"], tmp_path / "l")
+    objects += compile_all(
+        "g++", [*flags, "-std=gnu++11"], [*cpp, STUB / "host.cpp"], tmp_path / "l"
+    )
     for sketch in ("server", "listen"):
         own = compile_all(
             "g++", [*flags, "-std=gnu++11"], [tmp_path / "src" / f"{sketch}.cpp"], tmp_path / sketch

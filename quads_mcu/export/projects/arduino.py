@@ -19,9 +19,11 @@ UNFUSED = (
 )
 # Boards whose microphone the library knows.
 MICROPHONES = {
-    "arduino-nano33ble": "The microphone is that of the Nano 33 BLE Sense (PDM library of the core)."
+    "arduino-nano33ble": "The microphone is that of the Nano 33 BLE Sense (core's PDM library)."
 }
-NO_MICROPHONE = "This board has no microphone that the library knows: README.md says how to add one."
+NO_MICROPHONE = (
+    "This board has no microphone that the library knows: README.md says how to add one."
+)
 TYPES = ("quads_t", "quads_model_t", "quads_listen_t", "quads_listen_event_t")
 FUNCTIONS = (
     "quads_demo", "quads_server", "microphone_start", "microphone_put", "quads_init", "quads_push",
@@ -87,7 +89,9 @@ def values(project: Project) -> dict[str, object]:
         "core": f"{vendor}:{architecture}",
         "core_hint": f"\n   with `--additional-urls {index}`" if index else "",
         "paragraph": re.sub(
-            r"\s+", " ", f"For {board.description}; model {model.model_hash[:12]}, exported by quads-mcu."
+            r"\s+",
+            " ",
+            f"For {board.description}; model {model.model_hash[:12]}, exported by quads-mcu.",
         ),
         "microphone": MICROPHONES.get(board.name, NO_MICROPHONE),
         "has_microphone": board.name in MICROPHONES,

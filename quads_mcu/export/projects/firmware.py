@@ -1,9 +1,9 @@
 """The C of a project: runtime, two programs, ports and model, laid out alike in every format.
 
-    quads/include, quads/src   the runtime
-    quads/app, quads/demo      the programs: a server that answers tests, and one that listens
-    quads/ports                what the programs need of a board
-    quads/model                generated from the model, with the settings of the build
+quads/include, quads/src   the runtime
+quads/app, quads/demo      the programs: a server that answers tests, and one that listens
+quads/ports                what the programs need of a board
+quads/model                generated from the model, with the settings of the build
 """
 
 from __future__ import annotations
