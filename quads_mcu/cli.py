@@ -30,6 +30,10 @@ TargetOption = Annotated[
     str | None,
     typer.Option("--target", "-t", help="Board; default: [target] board. See `boards`."),
 ]
+ProjectDirOption = Annotated[
+    Path | None, typer.Option("--project-dir", help="Exported project of a chip; default: run's.")
+]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=2**20, help="In place of [train] seed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 HERE = Path("quads.toml")
 DEFAULT_RUN = Path("runs/default")
@@ -107,6 +111,7 @@ def synth(
 def train(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
+    seed: SeedOption = None,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on where the run stopped, or anew.")
     ] = True,
@@ -117,7 +122,7 @@ def train(
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     with console.progress() as progress:
         outcome = training.train(settings, RunDir(run), progress, resume=resume)
     console.table("Training", ("", "validation accuracy"), outcome.rows())
@@ -378,18 +383,21 @@ def _print_regions(board: Any, regions: Any, how: str) -> None:
 def build(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    project_dir: ProjectDirOption = None,
     sanitize: Annotated[
         bool, typer.Option(help="Host only: address and undefined-behaviour sanitizers.")
     ] = False,
 ) -> None:
-    """Compile the exported source into firmware."""
+    """Compile the exported source into firmware; a chip's project with its vendor's tools."""
     from quads_mcu import console
-    from quads_mcu.device import boards
     from quads_mcu.device import build as builder
     from quads_mcu.run_dir import RunDir
 
     found = RunDir(run)
-    board = boards.load(target or found.config().target.board)
+    board = _board(found, target, project_dir)
+    if board.kind == "chip":
+        _build_project(found, board, project_dir)
+        return
     with console.progress() as progress:
         done = builder.build(
             board,
@@ -402,23 +410,114 @@ def build(
     console.result(str(done.elf))
 
 
+def _board(run: Any, target: str | None, project_dir: Path | None) -> Any:
+    """The board that was named, or that the project was exported for, or of the settings."""
+    from quads_mcu.device import boards
+    from quads_mcu.export.projects import folder as folders
+
+    if target is None and project_dir is not None:
+        target = str(folders.read_manifest(project_dir).get("board"))
+    return boards.load(target or run.config().target.board)
+
+
+def _build_project(run: Any, board: Any, project_dir: Path | None) -> None:
+    from quads_mcu import console
+    from quads_mcu.device import project_build
+    from quads_mcu.export.projects import folder as folders
+
+    folder = folders.find(run, board, project_dir)
+    with console.progress() as progress:
+        project_build.build(board, folders.format_of(folder, board), folder, progress)
+    console.note(f"next: quads-mcu flash --target {board.name} --project-dir {folder}")
+    console.result(str(folder))
+
+
 @app.command()
 def flash(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    port: Annotated[
+        str | None,
+        typer.Option(envvar="QUADS_PORT", help="Port or URL; RP2: the drive; SWD: probe's id."),
+    ] = None,
+    baud: Annotated[int | None, typer.Option(min=9600, help="Of the port.")] = None,
+    project_dir: ProjectDirOption = None,
+    model_only: Annotated[
+        bool, typer.Option("--model-only", help="ESP: only the model, into the slot not in use.")
+    ] = False,
+    running: Annotated[
+        bool,
+        typer.Option("--running", help="With --model-only: over the link of the running firmware."),
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
+    ] = False,
 ) -> None:
-    """Start the built firmware on an emulated board and keep it running (Ctrl-C ends it)."""
+    """Write a chip's firmware, checked before and verified after; start an emulated board."""
     from quads_mcu import console
-    from quads_mcu.device import boards
-    from quads_mcu.device import flash as flasher
+    from quads_mcu.device import flash as starter
     from quads_mcu.run_dir import RunDir
 
     found = RunDir(run)
-    board = boards.load(target or found.config().target.board)
-    with flasher.start(board, found.build_dir(board.name) / "firmware.elf") as session:
+    board = _board(found, target, project_dir)
+    if model_only and running and not dry_run:
+        _update_running(found, board, port, baud)
+        return
+    if board.kind == "chip" or project_dir or model_only or dry_run:
+        _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
+        return
+    with starter.start(board, found.build_dir(board.name) / "firmware.elf") as session:
         console.result(session.url)
         console.note(f"{board.name} is running; test it with --port {session.url}; Ctrl-C ends it")
         session.wait()
+
+
+def _update_running(run: Any, board: Any, port: str | None, baud: int | None) -> None:
+    from quads_mcu import console, model_format
+    from quads_mcu.device import link
+    from quads_mcu.device.client import Client
+    from quads_mcu.device.update import update_model
+    from quads_mcu.export import image
+
+    model = image.pack(model_format.read(run.model_path), board.kernels)
+    with (
+        link.Link(port or link.only_port(), baud or link.BAUD) as line,
+        console.progress() as progress,
+    ):
+        done = update_model(Client(line), model, progress)
+    console.note(
+        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
+        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
+    )
+
+
+def _flash_chip(
+    run: Any, board: Any, port: str | None, baud: int | None, project_dir: Path | None,
+    model_only: bool, dry_run: bool,
+) -> None:  # fmt: skip
+    import shlex
+
+    from quads_mcu import console, model_format
+    from quads_mcu.device import flashers
+    from quads_mcu.device.flashers.plan import COLUMNS
+    from quads_mcu.export import image
+    from quads_mcu.export.projects import folder as folders
+
+    flashers.tool(board)
+    if model_only:
+        model = image.pack(model_format.read(run.model_path), board.kernels)
+        plan = flashers.plan_model(board, port, baud, model)
+    else:
+        plan = flashers.read(board, folders.find(run, board, project_dir))
+    console.table(f"Flash of {board.name}, in this order", COLUMNS, plan.rows())
+    if dry_run:
+        for command in flashers.commands(plan, board, port, baud):
+            console.result(shlex.join(command))
+        console.note("dry run: nothing was written")
+        return
+    with console.progress() as progress:
+        flashed = flashers.flash(plan, board, port, baud, progress)
+    console.note(f"{flashed}: {plan.n_bytes:,} bytes written and verified; the board starts")
 
 
 @app.command()
@@ -456,19 +555,26 @@ def run(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """The whole way: train, export, build, start the board, test; ends with the table."""
     from quads_mcu import config, console
     from quads_mcu.device import boards
     from quads_mcu.device import build as builder
+    from quads_mcu.errors import ConfigError
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
     from quads_mcu.report import training as report
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     board = boards.load(target or settings.target.board)
+    if board.kind == "chip":
+        raise ConfigError(
+            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, "
+            f"then `export --target {board.name}`, `build`, `flash` and `test`"
+        )
     found = RunDir(run)
     with console.progress() as progress:
         report.write(found, settings, training.train(settings, found, progress))
@@ -563,6 +669,33 @@ def _board_row(board: Any) -> tuple[str, ...]:
         f"{board.clock_hz / 1e6:g} MHz" if board.clock_hz else "-",
         ", ".join(board.formats) or "-",
     )
+
+
+@app.command()
+def doctor(
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Only what this board needs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Toolchains, packages, ports and permissions: what each target lacks, and what fixes it.
+
+    With --target the exit code is 1 if something is missing.
+    """
+    from quads_mcu import console
+    from quads_mcu.device import boards, doctor
+
+    found = doctor.diagnose([boards.load(target)] if target else boards.all_boards())
+    if as_json:
+        console.result_json(found.to_json())
+    else:
+        for title, columns, rows in doctor.tables(found):
+            if rows:
+                console.table(title, columns, rows)
+            else:
+                console.result(f"{title}: none")
+    if target and not found.targets[0].ready:
+        raise typer.Exit(1)
 
 
 ModelArgument = Annotated[

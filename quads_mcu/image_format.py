@@ -1,7 +1,8 @@
 """The model image: a packed model as one binary file that a device runs where it lies. No I/O.
 
-The tables below are the one source of the layout: quads_format.h, the loader's status codes and
-docs/format.md are rendered from them, `export.image.pack` writes by them.
+The tables below are the one source of the layout: quads_image_format.h and docs/format.md are
+rendered from them, `export.image.pack` writes by them. What a device answers about an image is
+`protocol.ImageStatus`.
 
 An image is the header, a record for every encoder layer, the number of labels of every slot (u16),
 the names and labels (UTF-8, each ended by a zero byte; a slot's name, then its labels), and then
@@ -14,11 +15,17 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from enum import IntEnum
 
 from quads_mcu.errors import ModelFormatError
 from quads_mcu.model_format import FORMAT_VERSION, LAYER_LINEARS
-from quads_mcu.protocol import TYPES, Field, FrameError, decode_fields, encode_fields
+from quads_mcu.protocol import (
+    Field,
+    FrameError,
+    decode_fields,
+    encode_fields,
+    fields_bytes,
+    positions,
+)
 
 MAGIC = b"QIMG"
 IMAGE_VERSION = 1
@@ -113,71 +120,11 @@ LAYER = (
 )
 
 
-def fields_bytes(fields: tuple[Field, ...]) -> int:
-    """Return the bytes of a record; its fields lie side by side, unaligned."""
-    return sum(TYPES[field.type][1] * (field.count or 1) for field in fields)
-
-
-def positions(fields: tuple[Field, ...]) -> list[tuple[Field, int]]:
-    """Return every field of a record with its position in bytes."""
-    return [(field, fields_bytes(fields[:index])) for index, field in enumerate(fields)]
-
-
 HEADER_BYTES = fields_bytes(HEADER)
 LAYER_BYTES = fields_bytes(LAYER)
 SHA256_AT = next(at for field, at in positions(HEADER) if field.name == "sha256")
 # What the SHA-256 covers begins here.
 HASHED_FROM = SHA256_AT + 32
-
-
-class ImageStatus(IntEnum):
-    """What the device makes of an image: quads_image_status_t of firmware/include/quads_image.h."""
-
-    OK = 0
-    EMPTY = 1
-    ALIGNMENT = 2
-    MAGIC = 3
-    VERSION = 4
-    FORMAT = 5
-    TRUNCATED = 6
-    DAMAGED = 7
-    KERNELS = 8
-    FRONTEND = 9
-    MELS = 10
-    ARENA = 11
-    FRAMES = 12
-    LAYERS = 13
-    CLASSES = 14
-    SLOTS = 15
-    SIZES = 16
-    CONTENTS = 17
-    PLAN = 18
-    BOUNDS = 19
-
-
-# In the words of the device; what was found and what is allowed are told beside it.
-IMAGE_STATUS_TEXT = {
-    ImageStatus.OK: "ok",
-    ImageStatus.EMPTY: "empty",
-    ImageStatus.ALIGNMENT: "not at a multiple of 16 bytes",
-    ImageStatus.MAGIC: "not a model image",
-    ImageStatus.VERSION: "image version that this firmware does not read",
-    ImageStatus.FORMAT: "model format version that this firmware does not run",
-    ImageStatus.TRUNCATED: "longer than the bytes that are there",
-    ImageStatus.DAMAGED: "damaged: contents do not match the SHA-256",
-    ImageStatus.KERNELS: "packed for other kernels than this build's",
-    ImageStatus.FRONTEND: "wants features of another arithmetic than this build's",
-    ImageStatus.MELS: "wants another number of mel bands than this build computes",
-    ImageStatus.ARENA: "needs more arena bytes than this build has",
-    ImageStatus.FRAMES: "window of more frames than this build has room for",
-    ImageStatus.LAYERS: "more layers than this build has room for",
-    ImageStatus.CLASSES: "more classes than this build has room for",
-    ImageStatus.SLOTS: "more slots than this build has room for",
-    ImageStatus.SIZES: "sizes that no model has",
-    ImageStatus.CONTENTS: "tables, texts and tensors do not fill the image",
-    ImageStatus.PLAN: "arena plan with a tensor outside the arena",
-    ImageStatus.BOUNDS: "value that breaks a bound of the arithmetic",
-}
 
 
 @dataclass(frozen=True)

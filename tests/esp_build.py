@@ -64,6 +64,7 @@ def write_build(
     board: Board,
     *,
     app_bytes: int = 120_000,
+    app_at: int = APP_AT,
     chip: str = "",
     rows: Sequence[tuple[str, int, int, int, int]] = ROWS,
 ) -> dict[int, bytes]:
@@ -73,7 +74,7 @@ def write_build(
         BOOTLOADER_AT[board.chip]: ("bootloader/bootloader.bin", "bootloader",
                                     esp_image(chip, board.flash_bytes, 21_001, 1)),
         0x8000: ("partition_table/partition-table.bin", "partition-table", partition_table(rows)),
-        APP_AT: ("quads.bin", "app", esp_image(chip, board.flash_bytes, app_bytes, 2)),
+        app_at: ("quads.bin", "app", esp_image(chip, board.flash_bytes, app_bytes, 2)),
     }  # fmt: skip
     for name, _, data in files.values():
         (build / name).parent.mkdir(parents=True, exist_ok=True)

@@ -49,7 +49,7 @@ class Core:
 
     def load(self, address: int, n_bytes: int) -> bytes:
         assert address % n_bytes == 0, f"{n_bytes} bytes from {address}"
-        assert 0 <= address and address + n_bytes <= len(self.memory), address
+        assert address in range(len(self.memory) - n_bytes + 1), address
         self.touched.update(range(address, address + n_bytes))
         return bytes(self.memory[address : address + n_bytes])
 

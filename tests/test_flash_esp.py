@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
+import subprocess
+import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -16,6 +19,7 @@ from quads_mcu.device import boards
 from quads_mcu.device.boards import Board
 from quads_mcu.device.flashers import esp_project, esptool
 from quads_mcu.errors import BuildError, DeviceError, LinkError
+from quads_mcu.export.projects import folder as folders
 
 S3 = boards.load("esp32s3")
 BAUD = 460800
@@ -374,7 +378,7 @@ def test_damaged_table_and_model(tmp_path: Path) -> None:
 def test_model_for_other_kernels(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     (tmp_path / "model.bin").write_bytes(model_image(boards.load("rp2350")))
-    with pytest.raises(DeviceError, match=r"packed for dsp kernels .*esp32s3 has plain"):
+    with pytest.raises(DeviceError, match=r"packed for dsp kernels .*esp32s3 has esp"):
         esp_project.read(S3, tmp_path)
 
 
@@ -388,3 +392,81 @@ def test_model_named_by_the_build_system(tmp_path: Path) -> None:
     path.write_text(json.dumps(tree))
     plan = esp_project.read(S3, tmp_path)
     assert [part.what for part in plan.parts].count("model") == 1
+
+
+# --- the command line -----------------------------------------------------------------------
+
+
+def export(folder: Path, board: Board) -> dict[int, bytes]:
+    """An exported project that was built."""
+    folders.write(folder, {"README.md": ""}, {"board": board.name, "format": "esp-idf"})
+    return write_build(folder, board)
+
+
+def quads_mcu(*arguments: str) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "quads_mcu.cli", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=False)
+
+
+def test_command_line_flashes(tmp_path: Path) -> None:
+    project, chip = tmp_path / "project", Chip()
+    expected = export(project, S3)
+    with RomLoader(chip, tmp_path / "port") as loader:
+        done = quads_mcu("flash", "--project-dir", str(project), "--port", loader.port)
+    assert done.returncode == 0, done.stderr
+    assert holds(chip, expected)
+    total = sum(map(len, expected.values())) + 4096
+    assert f"{total:,} bytes written and verified; the board starts" in done.stderr
+
+
+def test_dry_run_names_every_byte_and_touches_nothing(tmp_path: Path) -> None:
+    project, chip = tmp_path / "project", Chip()
+    expected = export(project, S3)
+    with RomLoader(chip, tmp_path / "port") as loader:
+        done = quads_mcu("flash", "--project-dir", str(project), "--port", loader.port, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert not loader.log and untouched(chip)
+    for offset, data in expected.items():
+        line = next(
+            line for line in done.stdout.splitlines() if hashlib.md5(data).hexdigest() in line
+        )
+        assert f"{offset:#010x}" in line and f"{offset + len(data) - 1:#010x}" in line
+        assert f"{len(data):,}" in line
+    assert f"--port {loader.port} --baud 460800 --chip esp32s3 write-flash 0x110000" in done.stdout
+
+
+FAULTS = [
+    ((Fault("pull", "data", 2),), Chip(), "stopped answering"),
+    ((Fault("silent", "sync", 0, 999),), Chip(), "hold BOOT"),
+    ((Fault("wrong_md5", "md5", 0),), Chip(), "reads back differently"),
+    ((), Chip("esp32c3"), "needs an ESP32-S3"),
+    ((), Chip(security_flags=SECURE_DOWNLOAD), "secure download mode"),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("faults", "chip", "message"), FAULTS)
+def test_faults_end_with_code_3_and_one_line(
+    faults: tuple[Fault, ...], chip: Chip, message: str, tmp_path: Path
+) -> None:
+    project = tmp_path / "project"
+    export(project, S3)
+    with RomLoader(chip, tmp_path / "port", *faults) as loader:
+        done = quads_mcu("flash", "--project-dir", str(project), "--port", loader.port)
+    assert done.returncode == 3
+    errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1 and message in errors[0]
+    assert "Traceback" not in done.stderr
+
+
+def test_command_line_refuses_what_cannot_be_flashed(tmp_path: Path) -> None:
+    project = tmp_path / "project"
+    export(project, S3)
+    done = quads_mcu("flash", "--project-dir", str(project), "--port", "/dev/ttyNONE7")
+    assert done.returncode == 3 and "no such port; found: " in done.stderr
+    done = quads_mcu("flash", "--project-dir", str(project), "--target", "esp32c3")
+    assert done.returncode == 1 and "exported for esp32s3, not for esp32c3" in done.stderr
+    done = quads_mcu("flash", "--run", str(tmp_path), "--target", "esp32s3")
+    assert done.returncode == 1 and "holds no project for esp32s3" in done.stderr
+    done = quads_mcu("flash", "--run", "none", "--target", "host", "--model-only")
+    assert done.returncode == 2 and "host is not flashed, it is started" in done.stderr

@@ -126,9 +126,10 @@ int quads_port_model_erase(uint32_t slot, size_t n_bytes);
 /* Unit of quads_port_model_write. */
 #define QUADS_PORT_MODEL_WRITE_BYTES 256u
 
-/* Write into memory that was erased; everything once, in ascending order. `offset` is a multiple of
- * QUADS_PORT_MODEL_WRITE_BYTES, and so is n_bytes but for the end of an image, which is a multiple
- * of 16. Returns 0, or -1 when that failed. */
+/* Write into memory that was erased; everything once, in ascending order but for the first
+ * QUADS_PORT_MODEL_WRITE_BYTES, which come last. `offset` is a multiple of that, and so is n_bytes
+ * but for the end of an image, which is a multiple of 16; `bytes` needs no alignment. Returns 0, or
+ * -1 when that failed. */
 int quads_port_model_write(uint32_t slot, size_t offset, const uint8_t *bytes, size_t n_bytes);
 
 /* --- end --- */

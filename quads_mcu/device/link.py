@@ -138,9 +138,11 @@ class Link:
 def _open(url: str, baud: int) -> serial.SerialBase:
     import serial
 
+    # pyserial refuses a write timeout on RFC 2217 ports.
+    write_timeout_s = None if url.startswith("rfc2217://") else WRITE_TIMEOUT_S
     try:
         return serial.serial_for_url(
-            url, baudrate=baud, timeout=POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
+            url, baudrate=baud, timeout=POLL_S, write_timeout=write_timeout_s, exclusive=True
         )
     except (serial.SerialException, ValueError, OSError) as problem:
         raise LinkError(_why(url, problem)) from None

@@ -39,9 +39,9 @@ BUILDERS = {
     ),
     "pico-sdk": Builder(
         ("cmake", "arm-none-eabi-gcc"), ("PICO_SDK_PATH",),
-        "apt install cmake gcc-arm-none-eabi libnewlib-arm-none-eabi libstdc++-arm-none-eabi-newlib "
-        "&& git clone --recurse-submodules https://github.com/raspberrypi/pico-sdk && export "
-        "PICO_SDK_PATH=$PWD/pico-sdk",
+        "apt install cmake gcc-arm-none-eabi libnewlib-arm-none-eabi "
+        "libstdc++-arm-none-eabi-newlib && git clone --recurse-submodules "
+        "https://github.com/raspberrypi/pico-sdk && export PICO_SDK_PATH=$PWD/pico-sdk",
     ),
     "zephyr": Builder(
         ("west",), ("ZEPHYR_BASE",),

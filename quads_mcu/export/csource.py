@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu import image_format, model_format
+from quads_mcu import image_format, model_format, protocol
 from quads_mcu.config import ListenSection
 from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
@@ -99,9 +99,9 @@ def render_image_format() -> str:
         {
             "f": image_format,
             "magic": list(image_format.MAGIC),
-            "positions": image_format.positions,
-            "statuses": list(image_format.ImageStatus),
-            "texts": image_format.IMAGE_STATUS_TEXT,
+            "positions": protocol.positions,
+            "statuses": list(protocol.ImageStatus),
+            "texts": protocol.IMAGE_STATUS_TEXT,
         },
     )
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from quads_mcu import image_format, model_format
+from quads_mcu import image_format, model_format, protocol
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.protocol import Field
 
@@ -144,8 +144,8 @@ def _image() -> str:
         layer=_field_table(image_format.LAYER),
     )
     rows = (
-        f"| {status.value} | `{status.name}` | {image_format.IMAGE_STATUS_TEXT[status]} |\n"
-        for status in image_format.ImageStatus
+        f"| {status.value} | `{status.name}` | {protocol.IMAGE_STATUS_TEXT[status]} |\n"
+        for status in protocol.ImageStatus
     )
     return text + "".join(rows)
 
@@ -154,7 +154,7 @@ def _field_table(fields: tuple[Field, ...]) -> str:
     rows = "".join(
         f"| {at} | `{field.name}` | {field.type}{f'[{field.count}]' if field.count else ''} | "
         f"{field.doc} |\n"
-        for field, at in image_format.positions(fields)
+        for field, at in protocol.positions(fields)
     )
     return f"| at | field | type | meaning |\n| ---: | --- | --- | --- |\n{rows}"
 

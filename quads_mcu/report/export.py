@@ -28,7 +28,7 @@ class Described:
     @property
     def next_command(self) -> str:
         """What builds the project."""
-        return f"quads-mcu build --target {self.board.name} --project-dir {self.done.folder}"
+        return f"quads-mcu build --project-dir {self.done.folder}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""

@@ -16,7 +16,7 @@
 #define RECEIVE_BYTES 4096
 #define SEND_BYTES 1024
 #define PIECE_BYTES 256u
-#define HOST_GONE_US 3000000 /* so long after its last byte */
+#define HOST_GONE_US 10000000 /* so long after its last byte; it asks again after 3 s */
 #define SEND_MS 50
 
 static const char *const tag = "quads";

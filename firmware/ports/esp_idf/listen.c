@@ -1,6 +1,7 @@
 /* Listening while no host asks: the microphone's audio through quads_listen.h. What is heard is
  * printed on the link and given to the application. */
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "app/lend.h"
@@ -17,14 +18,21 @@
 
 typedef enum { NOT_STARTED, LISTENING, UNABLE } phase_t;
 
-static QUADS_LARGE int8_t
-    ring[QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)];
+#define RING_BYTES \
+  QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)
+
+/* From the heap: static data ends where the memory begins that starting the chip needs once; the
+ * heap has that, too. With PSRAM, large blocks come from there. */
+static int8_t *ring;
 static quads_listen_t listener;
 static const quads_model_t *model;
 static phase_t phase;
+static uint8_t printed;
 static uint8_t told; /* why listening is impossible */
 
+/* Text on the link is no frame; see quads_esp_stop_listening. */
 static void print(const char *text) {
+  printed = 1;
   quads_port_write((const uint8_t *)text, strlen(text));
 }
 
@@ -47,7 +55,11 @@ static const char *start(void) {
   size_t arena_bytes;
   model = app_lend(&arena, &arena_bytes);
   if (model == NULL) {
-    return "no valid model: send one with `quads-mcu flash --model-only`";
+    return "no valid model; send one with `quads-mcu flash --model-only`";
+  }
+  ring = ring == NULL ? malloc(RING_BYTES) : ring;
+  if (ring == NULL) {
+    return "no memory left to listen with; the test server works";
   }
   if (quads_port_audio_start(NULL) != 0) {
     return "the microphone cannot be opened; see `idf.py menuconfig`, menu QUADS";
@@ -104,5 +116,10 @@ int quads_esp_listen(quads_on_command_t *on_command) {
 }
 
 void quads_esp_stop_listening(void) {
+  const uint8_t end_of_frame = 0;
   phase = NOT_STARTED;
+  if (printed) { /* or the text would be taken for the beginning of the answer */
+    printed = 0;
+    quads_port_write(&end_of_frame, 1);
+  }
 }

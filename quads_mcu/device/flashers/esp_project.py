@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import struct
+from dataclasses import replace
 from pathlib import Path
 
 from quads_mcu import image_format
@@ -134,9 +135,16 @@ def _with_model(
         data = plan.read(path) if image is None else image
         found = [*found, Part(WEIGHTS, slots[0].offset, data, str(path))]
     taken = {part.offset for part in found}
+    names = {slot.offset: f"{slot.name}, emptied" for slot in slots}
+    found = [
+        replace(part, what=names[part.offset])
+        if part.offset in names and part.data.count(0xFF) == len(part.data)
+        else part
+        for part in found
+    ]
     blank = b"\xff" * SECTOR_BYTES
     emptied = [
-        Part(f"{slot.name}, emptied", slot.offset, blank, "-")
+        Part(names[slot.offset], slot.offset, blank, "-")
         for slot in slots[1:]
         if slot.offset not in taken
     ]

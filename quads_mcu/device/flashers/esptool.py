@@ -247,6 +247,11 @@ def plan_model(board: Board, port: str, baud: int, image: bytes) -> Plan:
         )
     numbers = [_sequence(read_flash(port, baud, target, slot.offset, image_format.HEADER_BYTES),
                          slot) for slot in slots]  # fmt: skip
+    if max(numbers) >= image_format.MAX_SEQUENCE:
+        raise DeviceError(
+            "the model on the board has the last sequence number: no other can follow it; flash "
+            "the board completely"
+        )
     free = min(range(len(slots)), key=lambda index: numbers[index])
     slot, data = slots[free], image_format.with_sequence(image, max(numbers) + 1)
     if len(data) > slot.size_bytes:

@@ -19,11 +19,13 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.elf import Elf
 from quads_mcu.device.flashers import plan as plans
 from quads_mcu.device.flashers.plan import Part, Plan
-from quads_mcu.errors import DeviceError, InstallationError, LinkError
+from quads_mcu.errors import DeviceError, InstallationError, LinkError, QuadsError
 
 TOOLS = ("pyocd", "openocd", "probe-rs")
 ELF_PRODUCTS = ("build/*.elf", "build/zephyr/zephyr.elf", ".pio/build/*/firmware.elf")
-NO_PROBE = r"[Nn]o (?:available|connected)? ?(?:debug )?probes?|no device found|open failed|LIBUSB"
+NO_PROBE = (
+    r"[Nn]o (?:connected |available |target )?(?:debug probe|probe|device|J-Link)|open failed"
+)
 LOCKED = r"APPROTECT|[Ll]ocked|protect|RDP|erase.all"
 
 
@@ -172,10 +174,12 @@ def _locked(board: Board) -> str:
     )
 
 
-def _problem(name: str, board: Board, text: str, state: str) -> DeviceError:
+def _problem(name: str, board: Board, text: str, state: str) -> QuadsError:
     lines = [line.strip() for line in text.splitlines() if line.strip()]
     said = next((line for line in lines if re.search("rror|critical|fail", line)), "")
     said = said or (lines[-1] if lines else "no reason given")
+    if "not recognized" in text and board.flasher:
+        return InstallationError(f"{name}: {said}; {state}. To get it: {board.flasher.install}")
     if re.search(NO_PROBE, text):
         return LinkError(
             f"{name} finds no debug probe ({said}); {state}. Plug it in; on Linux it needs udev "

@@ -1,8 +1,8 @@
 """An ESP-IDF 5.x project for ESP32-S3, ESP32 and ESP32-C3: `idf.py build flash monitor`.
 
-    CMakeLists.txt, sdkconfig.defaults*, partitions.csv, README.md
-    main/              what the board does with a command: the file to change
-    components/quads/  runtime, kernels, test server, listening, port, model
+CMakeLists.txt, sdkconfig.defaults*, partitions.csv, README.md
+main/              what the board does with a command: the file to change
+components/quads/  runtime, kernels, test server, listening, port, model
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from typing import Any
 
 from quads_mcu.device import memory
 from quads_mcu.errors import ExportError
-from quads_mcu.export.listener import GateSettings
 from quads_mcu.export.projects import esp_partitions
 from quads_mcu.export.projects.project import IMAGE, Files, Project
 from quads_mcu.paths import data_dir
@@ -104,6 +103,7 @@ def _values(project: Project) -> dict[str, Any]:
         "cores": 2 if _has_cores(project) else 1,
         "weights": project.weights,
         "idf_versions": IDF_VERSIONS,
+        "limits": _image_limits(project),
         "pins": PINS[board.project["idf_target"]],
         "labels": [
             (index, _quotable(label))
@@ -113,12 +113,23 @@ def _values(project: Project) -> dict[str, Any]:
     }
 
 
+def _image_limits(project: Project) -> dict[str, int]:
+    """Return what the application has room for in an image that comes later (quads_image.h)."""
+    dims, n_slots = project.model.dims, len(project.model.slots)
+    return {
+        "LAYERS": max(8, dims.n_layers),
+        "CLASSES": max(256, dims.n_classes),
+        "SLOTS": max(16, n_slots),
+    }
+
+
 def _quotable(label: str) -> str:
     """Return a label without what would mean something in Kconfig, C comments or tables."""
     return re.sub(r"[^\w .,'+-]", "_", label)
 
 
-# Free on the usual modules: no strapping, flash, PSRAM, console or USB pins. led: of the first label.
+# Free on the usual modules: no strapping, flash, PSRAM, console or USB pins, but for GPIO 2 of
+# ESP32, where many boards have an LED. led: of the first label.
 PINS = {
     "esp32s3": {"bclk": 4, "ws": 5, "data": 6, "led": 7, "most": 48},
     "esp32": {"bclk": 26, "ws": 25, "data": 33, "led": 2, "most": 33},
@@ -127,16 +138,13 @@ PINS = {
 
 
 def _large_arrays_in_psram(project: Project) -> bool:
-    """Return whether arena and ring go to PSRAM: where they are too large for internal RAM.
+    """Return whether the arena goes to PSRAM: where it is too large for internal RAM.
 
     Raises:
-        ExportError: they do not fit anywhere.
+        ExportError: it does not fit anywhere.
     """
-    board, needs = project.board, project.cost.needs
-    dims = project.model.dims
-    ring = GateSettings.of(project.config.listen).ring_frames(dims.n_frames) * dims.n_mels
-    needs = needs | {"arena": needs["arena"] + ring + dims.n_frames}
-    usages = memory.place(board, needs)
+    board = project.board
+    usages = memory.place(board, project.cost.needs)
     holder = next((one.region for one in usages if "arena" in one.contents), "")
     if holder not in ("ram", "psram"):
         raise ExportError(f"board {board.name}: arena in region {holder!r}, known: ram, psram")

@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from quads_mcu.device.boards import Board
 from quads_mcu.errors import ExportError, StorageError
+from quads_mcu.run_dir import RunDir
 
 MANIFEST = "quads_export.json"
 
@@ -77,6 +80,41 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise ExportError(f"{path}: {problem}; export into another folder") from None
 
 
+def find(run: RunDir, board: Board, folder: Path | None) -> Path:
+    """Return `folder`, or else the newest of the run's projects for `board`.
+
+    Raises:
+        ExportError: there is none, it is for another board, or not an export.
+    """
+    if folder is None:
+        places = [run.project_dir(board.name, fmt) for fmt in board.formats]
+        there = [place for place in places if (place / MANIFEST).is_file()]
+        if not there:
+            raise ExportError(
+                f"{run.path} holds no project for {board.name}; `quads-mcu export --run {run.path} "
+                f"--target {board.name}` writes one"
+            )
+        folder = max(there, key=lambda place: (place / MANIFEST).stat().st_mtime)
+    if (made_for := read_manifest(folder).get("board")) != board.name:
+        raise ExportError(
+            f"{folder} was exported for {made_for}, not for {board.name}; name that by --target, "
+            "or another --project-dir"
+        )
+    return folder
+
+
+def format_of(folder: Path, board: Board) -> str:
+    """Return the format of an exported project.
+
+    Raises:
+        ExportError: not an export, or of a format that the board does not have.
+    """
+    fmt = str(read_manifest(folder).get("format"))
+    if fmt not in board.formats:
+        raise ExportError(f"{folder / MANIFEST}: format {fmt!r} is unknown; export again")
+    return fmt
+
+
 def _known(folder: Path) -> set[str]:
     """Return the generated files of an export that is there already, none of which was changed."""
     if not folder.exists() or (folder.is_dir() and not any(folder.iterdir())):
@@ -116,4 +154,7 @@ def _link_others(folder: Path, fresh: Path, known: set[str]) -> None:
             continue
         if name.as_posix() not in known and not (fresh / name).exists():
             (fresh / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(path, fresh / name, follow_symlinks=False)
+            try:
+                os.link(path, fresh / name, follow_symlinks=False)
+            except OSError:  # a file system without hard links
+                shutil.copy2(path, fresh / name, follow_symlinks=False)
