@@ -35,6 +35,7 @@ bench-device: setup
 
 bench-host: demo
 	OMP_NUM_THREADS=2 $(PY) benchmarks/host.py $(RUN)
+	OMP_NUM_THREADS=2 $(PY) -m benchmarks.exporting
 
 # All of the demo; of a large model some utterances: runs/s2i if it was trained, else a fitted one.
 LARGE := $(if $(wildcard runs/s2i/model.safetensors),runs/s2i,runs/paper-size)

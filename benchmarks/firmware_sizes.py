@@ -1,6 +1,7 @@
-"""Measure what firmware takes without its model on every board; `make sizes`.
+"""Measure what firmware takes without its model on every emulated board; `make sizes`.
 
 Writes quads_mcu/device/firmware_sizes.json. Boards without an installed compiler keep their entry.
+A chip whose core is no emulated board's has an entry of its own, measured on its stand-in.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from quads_mcu.errors import BuildError
 from quads_mcu.export import csource
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model_format import PackedModel
+from quads_mcu.report import kernel_counts
 from quads_mcu.run_dir import write_text
 
 
@@ -41,21 +43,22 @@ def measure(board: boards.Board, folder: Path) -> dict[str, object]:
 
 
 def main() -> None:
-    """Measure all boards with memory regions and write the file."""
+    """Measure all and write the file."""
     path = firmware_sizes.PATH
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else {}
     found = {}
     for board in boards.all_boards():
-        if not board.memory:
+        machine = kernel_counts.stand_in(board)
+        if not machine.emulated or (board.nearest and machine == boards.load(machine.name)):
             continue
         try:
-            build.find_compiler(board)
+            build.find_compiler(machine)
         except BuildError as problem:
             print(f"{board.name}: kept as it was: {problem}")
             found |= {board.name: kept[board.name]} if board.name in kept else {}
             continue
         with tempfile.TemporaryDirectory() as folder:
-            found[board.name] = measure(board, Path(folder))
+            found[board.name] = measure(machine, Path(folder))
         print(f"{board.name}: {'same' if found[board.name] == kept.get(board.name) else 'changed'}")
     write_text(path, json.dumps(found, indent=2) + "\n")
 

@@ -30,6 +30,9 @@ TargetOption = Annotated[
     str | None,
     typer.Option("--target", "-t", help="Board; default: [target] board. See `boards`."),
 ]
+ProjectDirOption = Annotated[
+    Path | None, typer.Option("--project-dir", help="Exported project of a chip; default: run's.")
+]
 SeedOption = Annotated[int | None, typer.Option(min=0, max=2**20, help="In place of [train] seed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 HERE = Path("quads.toml")
@@ -294,10 +297,21 @@ def export(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
     bits: Annotated[int | None, typer.Option(help="Must equal the run's [quantization].")] = None,
-    out: Annotated[Path | None, typer.Option(help="Folder for the C source.")] = None,
+    fmt: Annotated[
+        str | None,
+        typer.Option("--format", help="Of a chip's project; default: the first of its formats."),
+    ] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(help="Of a chip's project: header (compiled in) or bin (an image in flash)."),
+    ] = None,
+    out: Annotated[Path | None, typer.Option(help="Folder for the source or project.")] = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Pack the student into codebooks and write its C source for a board."""
+    """Pack the student into codebooks and write C source for a board, a whole project for a chip.
+
+    Refused before anything is written if it does not fit the board's memory.
+    """
     from dataclasses import asdict
 
     from quads_mcu import console
@@ -307,6 +321,9 @@ def export(
 
     found = RunDir(run)
     board = boards.load(target or found.config().target.board)
+    if board.kind == "chip" or fmt or weights:
+        _export_project(found, board, fmt, weights, bits, out, as_json)
+        return
     with console.progress() as progress:
         cost = exporter.export(found, board, bits=bits, out=out, progress=progress)
     if as_json:
@@ -315,6 +332,30 @@ def export(
     console.table(f"Cost on {board.name}", ("", "bytes"), _cost_rows(cost))
     _print_regions(board, memory.place(board, cost.needs), "predicted")
     console.result(str(out or found.source_dir(board.name)))
+
+
+def _export_project(
+    run: Any, board: Any, fmt: str | None, weights: str | None, bits: int | None,
+    out: Path | None, as_json: bool,
+) -> None:  # fmt: skip
+    from quads_mcu import console
+    from quads_mcu.export import projects
+    from quads_mcu.report import export
+
+    with console.progress() as progress:
+        done = projects.export(
+            run, board, fmt=fmt, weights=weights, bits=bits, out=out, progress=progress
+        )
+    found = export.described(done, board)
+    if as_json:
+        console.result_json(found.to_json())
+        return
+    for title, columns, rows in found.tables():
+        console.table(title, columns, rows)
+    for line in found.method():
+        console.note(line)
+    console.note(f"next: {found.next_command}")
+    console.result(str(done.folder))
 
 
 def _cost_rows(cost: Any) -> list[tuple[str, str]]:
@@ -342,18 +383,21 @@ def _print_regions(board: Any, regions: Any, how: str) -> None:
 def build(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    project_dir: ProjectDirOption = None,
     sanitize: Annotated[
         bool, typer.Option(help="Host only: address and undefined-behaviour sanitizers.")
     ] = False,
 ) -> None:
-    """Compile the exported source into firmware."""
+    """Compile the exported source into firmware; a chip's project with its vendor's tools."""
     from quads_mcu import console
-    from quads_mcu.device import boards
     from quads_mcu.device import build as builder
     from quads_mcu.run_dir import RunDir
 
     found = RunDir(run)
-    board = boards.load(target or found.config().target.board)
+    board = _board(found, target, project_dir)
+    if board.kind == "chip":
+        _build_project(found, board, project_dir)
+        return
     with console.progress() as progress:
         done = builder.build(
             board,
@@ -366,23 +410,134 @@ def build(
     console.result(str(done.elf))
 
 
+def _board(run: Any, target: str | None, project_dir: Path | None) -> Any:
+    """The board that was named, or that the project was exported for, or of the settings."""
+    from quads_mcu.device import boards
+    from quads_mcu.export.projects import folder as folders
+
+    if target is None and project_dir is not None:
+        target = str(folders.read_manifest(project_dir).get("board"))
+    return boards.load(target or run.config().target.board)
+
+
+def _build_project(run: Any, board: Any, project_dir: Path | None) -> None:
+    from quads_mcu import console
+    from quads_mcu.device import project_build
+    from quads_mcu.export.projects import folder as folders
+
+    folder = folders.find(run, board, project_dir)
+    with console.progress() as progress:
+        project_build.build(board, folders.format_of(folder, board), folder, progress)
+    console.note(f"next: quads-mcu flash --target {board.name} --project-dir {folder}")
+    console.result(str(folder))
+
+
 @app.command()
 def flash(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    port: Annotated[
+        str | None,
+        typer.Option(envvar="QUADS_PORT", help="Port or URL; RP2: the drive; SWD: probe's id."),
+    ] = None,
+    baud: Annotated[int | None, typer.Option(min=9600, help="Of the port.")] = None,
+    project_dir: ProjectDirOption = None,
+    model_only: Annotated[
+        bool, typer.Option("--model-only", help="Only the model, into the slot not in use.")
+    ] = False,
+    running: Annotated[
+        bool,
+        typer.Option("--running", help="With --model-only: over the link of the running firmware."),
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Of two programs the one that listens, not the server.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
+    ] = False,
 ) -> None:
-    """Start the built firmware on an emulated board and keep it running (Ctrl-C ends it)."""
+    """Write a chip's firmware, checked before and verified after; start an emulated board."""
     from quads_mcu import console
-    from quads_mcu.device import boards
-    from quads_mcu.device import flash as flasher
+    from quads_mcu.device import flash as starter
     from quads_mcu.run_dir import RunDir
 
     found = RunDir(run)
-    board = boards.load(target or found.config().target.board)
-    with flasher.start(board, found.build_dir(board.name) / "firmware.elf") as session:
+    board = _board(found, target, project_dir)
+    if model_only and (running or not board.flasher or board.flasher.tool != "esptool"):
+        _update_running(found, board, port, baud, dry_run)
+        return
+    if board.kind == "chip" or project_dir or dry_run:
+        program = "demo" if demo else "server"
+        _flash_chip(found, board, port, baud, project_dir, program, model_only, dry_run)
+        return
+    with starter.start(board, found.build_dir(board.name) / "firmware.elf") as session:
         console.result(session.url)
         console.note(f"{board.name} is running; test it with --port {session.url}; Ctrl-C ends it")
         session.wait()
+
+
+def _flash_chip(
+    run: Any, board: Any, port: str | None, baud: int | None, project_dir: Path | None,
+    program: str, model_only: bool, dry_run: bool,
+) -> None:  # fmt: skip
+    import shlex
+
+    from quads_mcu import console, model_format
+    from quads_mcu.device import flashers
+    from quads_mcu.device.flashers.plan import COLUMNS
+    from quads_mcu.export import image
+    from quads_mcu.export.projects import folder as folders
+
+    flashers.tool(board)
+    if model_only:
+        model = image.pack(model_format.read(run.model_path), board.kernels)
+        plan = flashers.plan_model(board, port, baud, model)
+    else:
+        plan = flashers.read(board, folders.find(run, board, project_dir), program)
+    console.table(f"Flash of {board.name}, in this order", COLUMNS, plan.rows())
+    if dry_run:
+        for command in flashers.commands(plan, board, port, baud):
+            console.result(shlex.join(command))
+        console.note("dry run: nothing was written")
+        return
+    with console.progress() as progress:
+        flashed = flashers.flash(plan, board, port, baud, progress)
+    console.note(f"{flashed}: {plan.n_bytes:,} bytes written and verified; the board starts")
+
+
+def _update_running(
+    run: Any, board: Any, port: str | None, baud: int | None, dry_run: bool
+) -> None:
+    from quads_mcu import console, model_format
+    from quads_mcu.device import link, update
+    from quads_mcu.device.client import Client
+    from quads_mcu.export import image
+
+    model = image.pack(model_format.read(run.model_path), board.kernels)
+    with link.Link(port or link.only_port(), baud or link.BAUD) as line:
+        client = Client(line)
+        if dry_run:
+            info = update.model_info(client)
+            rows = [
+                (
+                    str(n),
+                    slot.status.name,
+                    f"{slot.sequence}",
+                    slot.model_hash[:12],
+                    "runs" if n == info.running else "",
+                )
+                for n, slot in enumerate(info.slots)
+            ]
+            columns = ("slot", "image", "sequence", "model", "")
+            console.table(f"Model slots of {board.name}", columns, rows)
+            console.note(f"{len(model):,} bytes would go into one that does not run")
+            return
+        with console.progress() as progress:
+            done = update.update_model(client, model, progress)
+    console.note(
+        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
+        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
+    )
 
 
 @app.command()
@@ -426,6 +581,7 @@ def run(
     from quads_mcu import config, console
     from quads_mcu.device import boards
     from quads_mcu.device import build as builder
+    from quads_mcu.errors import ConfigError
     from quads_mcu.export import project as exporter
     from quads_mcu.report import board_test, evaluation
     from quads_mcu.report import training as report
@@ -434,6 +590,11 @@ def run(
 
     settings = config.load(project).with_train_seed(seed)
     board = boards.load(target or settings.target.board)
+    if board.kind == "chip":
+        raise ConfigError(
+            f"`run` ends on an emulated board or this PC; for {board.name}: `quads-mcu train`, "
+            f"then `export --target {board.name}`, `build`, `flash` and `test`"
+        )
     found = RunDir(run)
     with console.progress() as progress:
         report.write(found, settings, training.train(settings, found, progress))
@@ -513,11 +674,44 @@ def boards(as_json: JsonOption = False) -> None:
     if as_json:
         console.result_json([board.to_json() for board in found])
         return
-    rows = [
-        (board.name, board.description, "emulated" if board.emulated else board.kind)
-        for board in found
-    ]
-    console.table("Boards", ("name", "what", "kind"), rows)
+    columns = ("name", "what", "flash", "RAM", "PSRAM", "clock", "formats")
+    console.table("Boards", columns, [_board_row(board) for board in found])
+
+
+def _board_row(board: Any) -> tuple[str, ...]:
+    flash = sum(r.size_bytes for r in board.memory if "code" in r.holds)
+    ram = sum(r.size_bytes for r in board.memory if "weights" not in r.holds and r.name != "psram")
+    sizes = [board.flash_bytes or flash, ram, board.psram_bytes]
+    return (
+        board.name,
+        board.description.partition(",")[0] if board.kind == "chip" else board.description,
+        *(f"{size / 1024:,.0f} KB" if size else "-" for size in sizes),
+        f"{board.clock_hz / 1e6:g} MHz" if board.clock_hz else "-",
+        ", ".join(board.formats) or "-",
+    )
+
+
+@app.command()
+def doctor(
+    target: Annotated[
+        str | None, typer.Option("--target", "-t", help="Only what this board needs.")
+    ] = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Toolchains, packages, ports and permissions: what each target lacks, and what fixes it.
+
+    With --target the exit code is 1 if something is missing.
+    """
+    from quads_mcu import console
+    from quads_mcu.device import boards, doctor
+
+    found = doctor.diagnose([boards.load(target)] if target else boards.all_boards())
+    if as_json:
+        console.result_json(found.to_json())
+    else:
+        console.result("\n".join(doctor.lines(found)))
+    if target and not found.targets[0].ready:
+        raise typer.Exit(1)
 
 
 ModelArgument = Annotated[

@@ -31,6 +31,8 @@ TYPES = {
     "u16": ("H", 2, "uint16_t"),
     "u32": ("I", 4, "uint32_t"),
     "u64": ("Q", 8, "uint64_t"),
+    "i8": ("b", 1, "int8_t"),
+    "i16": ("h", 2, "int16_t"),
     "i32": ("i", 4, "int32_t"),
 }
 
@@ -48,6 +50,11 @@ class Status(IntEnum):
     NO_CLIP = 7
     STORAGE = 8
     INTERNAL = 9
+    NO_MODEL = 10
+    NO_SLOT = 11
+    NO_UPDATE = 12
+    FLASH = 13
+    IMAGE = 32
 
 
 # `{value}` and `{limit}` are the two u32 that follow the status of a failed answer.
@@ -62,6 +69,62 @@ STATUS_TEXT = {
     Status.NO_CLIP: "clip {value} does not exist, the device stores {limit}",
     Status.STORAGE: "stored clip {value} could not be read",
     Status.INTERNAL: "runtime error {value}",
+    Status.NO_MODEL: "no valid model (slot 0: {value}; slot 1: {limit}); send one: "
+    "`quads-mcu flash --model-only`",
+    Status.NO_SLOT: "this firmware has no slots for models; flash all of it",
+    Status.NO_UPDATE: "no whole model received: {value} of {limit} bytes; begin again",
+    Status.FLASH: "model slot {value} could not be erased or written at {limit}",
+    Status.IMAGE: "model image refused: {reason} (found {value}, allowed {limit})",
+}
+
+
+class ImageStatus(IntEnum):
+    """What the device makes of an image: quads_image_status_t of firmware/include/quads_image.h."""
+
+    OK = 0
+    EMPTY = 1
+    ALIGNMENT = 2
+    MAGIC = 3
+    VERSION = 4
+    FORMAT = 5
+    TRUNCATED = 6
+    DAMAGED = 7
+    KERNELS = 8
+    FRONTEND = 9
+    MELS = 10
+    ARENA = 11
+    FRAMES = 12
+    LAYERS = 13
+    CLASSES = 14
+    SLOTS = 15
+    SIZES = 16
+    CONTENTS = 17
+    PLAN = 18
+    BOUNDS = 19
+
+
+# In the words of the device; what was found and what is allowed are told beside it.
+IMAGE_STATUS_TEXT = {
+    ImageStatus.OK: "ok",
+    ImageStatus.EMPTY: "empty",
+    ImageStatus.ALIGNMENT: "not at a multiple of 16 bytes",
+    ImageStatus.MAGIC: "not a model image",
+    ImageStatus.VERSION: "image version that this firmware does not read",
+    ImageStatus.FORMAT: "model format version that this firmware does not run",
+    ImageStatus.TRUNCATED: "longer than the bytes that are there",
+    ImageStatus.DAMAGED: "damaged: contents do not match the SHA-256",
+    ImageStatus.KERNELS: "packed for other kernels than this build's",
+    ImageStatus.FRONTEND: "wants features of another arithmetic than this build's",
+    ImageStatus.MELS: "wants another number of mel bands than this build computes",
+    ImageStatus.ARENA: "needs more arena bytes than this build has",
+    ImageStatus.FRAMES: "window of more frames than this build has room for",
+    ImageStatus.LAYERS: "more layers than this build has room for",
+    ImageStatus.CLASSES: "more classes than this build has room for",
+    ImageStatus.SLOTS: "more slots than this build has room for",
+    ImageStatus.SIZES: "sizes that no model has",
+    ImageStatus.CONTENTS: "tables, texts and tensors do not fill the image",
+    ImageStatus.PLAN: "arena plan with a tensor outside the arena",
+    ImageStatus.BOUNDS: "value that breaks a bound of the arithmetic",
 }
 
 
@@ -194,6 +257,45 @@ MESSAGES = (
         ),
     ),
     Message(
+        "model_info",
+        0x0A,
+        "The slots for model images. Firmware without a valid model answers the messages about "
+        "models; everything else with `NO_MODEL`.",
+        answer=(
+            Field("max_payload_bytes", "u16", "largest request payload the device takes"),
+            Field("running", "u8", "slot of the model that runs; 255: none of them"),
+            Field("slots", "u8", "of every slot the fields below", -1),
+        ),
+    ),
+    Message(
+        "model_begin",
+        0x0B,
+        "Begin to replace the model that does not run; its slot is erased. The header is judged "
+        "before. If the same image was being received, nothing is erased and it goes on.",
+        request=(Field("header", "u8", "the image's header, whole", -1),),
+        answer=(
+            Field("slot", "u8", "where the image will lie"),
+            Field("next_offset_bytes", "u32", "position the device expects next"),
+        ),
+    ),
+    Message(
+        "model_data",
+        0x0C,
+        "The next bytes of the image. Bytes already received are acknowledged again.",
+        request=(
+            Field("offset_bytes", "u32", "position of the first byte, a multiple of 256"),
+            Field("data", "u8", "a multiple of 256 bytes, but for the last ones", -1),
+        ),
+        answer=(Field("next_offset_bytes", "u32", "position the device expects next"),),
+    ),
+    Message(
+        "model_end",
+        0x0D,
+        "Verify the image where it lies, and run it from now on. If it is refused, the model "
+        "that ran before goes on.",
+        answer=(Field("slot", "u8", "slot of the model that runs"),),
+    ),
+    Message(
         "listen",
         0x10,
         "Listening firmware: begin to listen, to the microphone or to a stored clip in its place.",
@@ -256,6 +358,16 @@ EVENT_FIELDS = (
     Field("confirmed", "u32", "frame that made the end certain"),
     Field("answered_sample", "u32", "samples the source had made when the answer was there"),
     Field("features_crc", "u32", "CRC-32 of the window's features"),
+)
+# One slot of `model_info`.
+SLOT_FIELDS = (
+    Field("status", "u8", "what the header says (format.md); of the running model, all of it"),
+    Field("found", "u32", "where the status has numbers: what was found"),
+    Field("allowed", "u32", "and what is allowed"),
+    Field("slot_bytes", "u32", "size of the slot"),
+    Field("length_bytes", "u32", "of the image in it"),
+    Field("sequence", "u32", "the greatest one of a valid image runs"),
+    Field("model_hash", "u8", "SHA-256 of the packed model", 32),
 )
 BY_NAME = {message.name: message for message in MESSAGES}
 
@@ -329,6 +441,16 @@ def decode_frame(frame: bytes) -> tuple[int, int, bytes]:
     return body[0], body[1], body[2:]
 
 
+def fields_bytes(fields: tuple[Field, ...]) -> int:
+    """Return the bytes of fields that lie side by side, an open-ended one left out."""
+    return sum(TYPES[field.type][1] * (field.count or 1) for field in fields if field.count >= 0)
+
+
+def positions(fields: tuple[Field, ...]) -> list[tuple[Field, int]]:
+    """Return every field with its position in bytes."""
+    return [(field, fields_bytes(fields[:index])) for index, field in enumerate(fields)]
+
+
 def encode_fields(fields: tuple[Field, ...], values: dict[str, int | bytes]) -> bytes:
     """Return the payload for these values (arrays as bytes)."""
     out = bytearray()
@@ -365,7 +487,16 @@ def decode_fields(fields: tuple[Field, ...], payload: bytes) -> dict[str, int | 
 def status_text(status: int, detail: bytes) -> str:
     """Return the text of a failed answer from its status and the payload after it."""
     try:
-        values = decode_fields(FAILURE_FIELDS, detail)
-        return STATUS_TEXT[Status(status)].format(**values)
+        found = decode_fields(FAILURE_FIELDS, detail)
+        reason = ""
+        if status > Status.IMAGE:
+            reason = IMAGE_STATUS_TEXT[ImageStatus(status - Status.IMAGE)]
+            status = Status.IMAGE
+        if status == Status.NO_MODEL:
+            texts = {
+                name: IMAGE_STATUS_TEXT[ImageStatus(int(code))] for name, code in found.items()
+            }
+            return STATUS_TEXT[Status.NO_MODEL].format(**texts)
+        return STATUS_TEXT[Status(status)].format(**found, reason=reason)
     except ValueError:
         return f"status {status}, detail {detail.hex() or 'none'}"

@@ -8,6 +8,7 @@ runs/NAME/
     evaluation.json          float student and integer reference on the test split
     rejection.json, .svg     false accepts and false rejects on the test split
     BOARD/source/            generated C
+    BOARD/FORMAT/            project for a chip: esp-idf, pico-sdk, ...
     BOARD/build/             objects and firmware.elf
     BOARD/listen/            the same of the firmware that listens
     BOARD/report/            report.json, report.html, junit.xml
@@ -64,6 +65,10 @@ class RunDir:
     def source_dir(self, board: str) -> Path:
         """Generated C for `board`."""
         return self.path / board / "source"
+
+    def project_dir(self, board: str, fmt: str) -> Path:
+        """Project of format `fmt` for `board`, a chip."""
+        return self.path / board / fmt
 
     def build_dir(self, board: str) -> Path:
         """Objects and firmware of `board`."""

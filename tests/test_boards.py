@@ -39,7 +39,10 @@ def test_cortex_m_boards(name: str, code: int, data: int, ticks_per_instruction:
 
 @pytest.mark.parametrize(
     ("name", "expected"),
-    [("qemu-an836", "did you mean qemu-an386"), ("zzz", "known: host, qemu-an386, qemu-an500")],
+    [
+        ("qemu-an836", "did you mean qemu-an386"),
+        ("zzz", "known: arduino-nano33ble, esp32, esp32c3"),
+    ],
 )
 def test_unknown_board_names_the_nearest(name: str, expected: str) -> None:
     with pytest.raises(ConfigError, match=expected):
@@ -58,7 +61,7 @@ def test_names_are_no_paths(name: str) -> None:
         ("clock_hz = 25", "volume = 11\nclock_hz = 25", "unknown key 'volume'"),
         ("clock_hz = 25_000_000", "", "lacks 'clock_hz'"),
         ("clock_hz = 25_000_000", "clock_hz = true", "not of type int"),
-        ('kind = "qemu"', 'kind = "toaster"', "allowed: host, qemu"),
+        ('kind = "qemu"', 'kind = "toaster"', "allowed: host, qemu, chip"),
         ('kind = "qemu"', 'kind = "host"', r"\[emulator\] belongs"),
         ('kind = "qemu"', 'kind = "qemu"\nfrontend = "half"', "allowed: float, fixed"),
         ('"constants", "w', '"cookies", "w', "holds 'cookies'"),

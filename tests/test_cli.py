@@ -32,6 +32,7 @@ VERBS = [
     "run",
     "listen",
     "boards",
+    "doctor",
     "analyze",
     "profile",
 ]  # in the order of the pipeline
@@ -56,7 +57,7 @@ def test_every_verb_explains_itself(tmp_path: Path, verb: str) -> None:
     [
         (["train"], 2, "quads.toml: no such file; `quads-mcu init NAME` writes one"),
         (["export", "--run", "none"], 2, "none is not a run"),
-        (["export", "--run", "none", "--target", "x"], 2, "board 'x' is unknown; known: host"),
+        (["export", "--run", "none", "--target", "x"], 2, "board 'x' is unknown; known: arduino"),
         (["evaluate", "--run", "none"], 2, "`quads-mcu train --run none` makes one"),
         (["test", "--run", "none"], 2, "none is not a run"),
         (["build", "--run", "none", "--target", "qemu-an368"], 2, "qemu-an386"),

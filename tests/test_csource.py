@@ -26,6 +26,7 @@ GENERATED = {
     "model.h",
     "model_data.c",
     "quads_format.h",
+    "quads_image_format.h",
     "frontend_tables.h",
     "quads_protocol.h",
     "listen_settings.h",

@@ -19,6 +19,7 @@ from quads_mcu.device import build
 HERE = Path(__file__).resolve().parent / "xtensa"
 LLVM = 22
 TOOLS = (f"clang-{LLVM}", f"llc-{LLVM}", f"llvm-mc-{LLVM}", "xtensa-lx106-elf-ld")
+ASSEMBLE = [TOOLS[2], "-triple=xtensa", "-mcpu=esp32", "-filetype=obj"]
 EMULATOR = "qemu-system-xtensa"
 TIMEOUT_S = 120
 
@@ -64,8 +65,32 @@ def build_host(model_dir: Path, out_dir: Path) -> Path:
 
 def build_xtensa(model_dir: Path, out_dir: Path) -> Path:
     """Return the test program as an ELF file for the emulated core."""
-    clang, llc, assembler, linker = TOOLS
-    assemble = [assembler, "-triple=xtensa", "-mcpu=esp32", "-filetype=obj"]
+    return _link("sim.ld", ["start"], model_dir, out_dir)
+
+
+def build_esp32s3(model_dir: Path, out_dir: Path) -> Path:
+    """Return the same program as an ELF file with the memory map of an ESP32-S3 application.
+
+    Nothing here can run it: it is what esptool makes flash images of.
+    """
+    return _link("esp32s3.ld", ["app_description", "start"], model_dir, out_dir)
+
+
+def _link(script: str, first: Sequence[str], model_dir: Path, out_dir: Path) -> Path:
+    objects = []
+    for name in first:
+        objects.append(str(out_dir / f"{name}.o"))
+        _run([*ASSEMBLE, str(HERE / f"{name}.S"), "-o", objects[-1]])
+    objects += _compile(model_dir, out_dir)
+    program = (out_dir / script).with_suffix(".elf")
+    command = [TOOLS[3], "--no-relax", "--no-warn-rwx-segments", "-T", str(HERE / script)]
+    _run([*command, *objects, "-o", str(program)])
+    return program
+
+
+def _compile(model_dir: Path, out_dir: Path) -> list[str]:
+    """Return object files of runtime, model and test program."""
+    clang, llc, _, _ = TOOLS
     flags = ["--target=xtensa", *STRICT_FLAGS, "-O2", "-ffreestanding", "-fno-builtin"]
     flags += [f"-I{HERE / 'include'}", *includes(model_dir), "-emit-llvm", "-c"]
 
@@ -78,37 +103,26 @@ def build_xtensa(model_dir: Path, out_dir: Path) -> Path:
         assembly = Path(text).read_text()
         literals = "\t.literal_position"
         Path(text).write_text(assembly.replace(literals, f"\t.p2align 2\n{literals}"))
-        _run([*assemble, text, "-o", target])
+        _run([*ASSEMBLE, text, "-o", target])
         return target
 
     with ThreadPoolExecutor(2) as pool:
         files = [*sources(model_dir, "files_simcall.c"), HERE / "support.c"]
-        objects = list(pool.map(compiled, files))
-    start, program = str(out_dir / "start.o"), out_dir / "xtensa.elf"
-    _run([*assemble, str(HERE / "start.S"), "-o", start])
-    script = str(HERE / "sim.ld")
-    _run(
-        [
-            linker,
-            "--no-relax",
-            "--no-warn-rwx-segments",
-            "-T",
-            script,
-            start,
-            *objects,
-            "-o",
-            str(program),
-        ]
-    )
-    return program
+        return list(pool.map(compiled, files))
 
 
 def run_host(program: Path, folder: Path) -> None:
     _run([str(program)], folder)
 
 
-def run_xtensa(program: Path, folder: Path) -> None:
-    command = [require_tool(EMULATOR), "-M", "sim", "-cpu", "de233_fpu", "-semihosting"]
+# Ticks of the cycle counter per instruction: 64 ns of virtual time each, a core of 40 MHz.
+ICOUNT = ("-icount", "shift=6")
+TICKS_PER_INSTRUCTION = 2.56
+
+
+def run_xtensa(program: Path, folder: Path, options: Sequence[str] = ()) -> None:
+    """Run the program on the emulated core; with ICOUNT its "ticks" count instructions."""
+    command = [require_tool(EMULATOR), "-M", "sim", "-cpu", "de233_fpu", "-semihosting", *options]
     command += ["-display", "none", "-monitor", "none", "-serial", "null", "-kernel", str(program)]
     _run(command, folder)
 

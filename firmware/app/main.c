@@ -3,12 +3,13 @@
 
 #include "clips.h"
 #include "identity.h"
-#include "model.h"
+#include "lend.h"
 #include "quads.h"
 #include "quads_link.h"
 #include "quads_port.h"
 #include "result.h"
 #include "ticks.h"
+#include "update.h"
 
 #define MAX_PAYLOAD_BYTES 1024u
 #define PIECE_SAMPLES 160u /* PCM is converted and pushed in pieces of this size */
@@ -28,8 +29,8 @@ typedef struct {
 } window_t;
 
 /* What depends on the model has its own place in the linker script, and the code takes sizes from
- * quads_model: so code and other data are the same for every model, and predicted exactly. */
-static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+ * running_model: so code and other data are the same for every model, and predicted exactly. */
+static QUADS_LARGE _Alignas(8) uint8_t arena[QUADS_ARENA_BYTES];
 
 static quads_t runtime;
 static window_t window;
@@ -43,7 +44,7 @@ static uint32_t stage_start;
 
 /* Rows of ticks_spent. */
 static uint16_t places(void) {
-  return (uint16_t)(quads_model.n_layers + 2u);
+  return (uint16_t)(running_model->n_layers + 2u);
 }
 
 static void clear_ticks(void) {
@@ -66,7 +67,7 @@ static void enter_layer(void *context, uint16_t layer) {
 }
 
 static uint32_t features_bytes(void) {
-  return (uint32_t)quads_model.n_frames * quads_model.n_mels;
+  return (uint32_t)running_model->n_frames * running_model->n_mels;
 }
 
 /* --- windows ------------------------------------------------------------------------------ */
@@ -107,7 +108,7 @@ static void window_take_pcm(const uint8_t *bytes, size_t n_bytes) {
 
 /* Features are collected where the runtime keeps them: rows 1 .. n_frames of its mel tensor. */
 static int8_t *received_features(void) {
-  return (int8_t *)arena + quads_model.plan.mel + quads_model.n_mels;
+  return (int8_t *)arena + running_model->plan.mel + running_model->n_mels;
 }
 
 static void window_take_features(const uint8_t *bytes, size_t n_bytes) {
@@ -283,15 +284,20 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
       send_internal(answer, error);
       return;
     }
-    rejected = quads_decide(&quads_model, result_logits, result_answers) != QUADS_ACCEPTED;
+    rejected = quads_decide(running_model, result_logits, result_answers) != QUADS_ACCEPTED;
     window.inferred = 1;
+#ifdef QUADS_PORT_SHOWS
+    if (!rejected) {
+      quads_port_show(result_answers);
+    }
+#endif
   }
-  const uint16_t n_classes = quads_model.n_classes;
+  const uint16_t n_classes = running_model->n_classes;
   quads_send_u8(answer, QUADS_LINK_OK);
   quads_send_u8(answer, rejected);
-  quads_send_u16(answer, quads_model.n_slots);
+  quads_send_u16(answer, running_model->n_slots);
   quads_send_u16(answer, n_classes);
-  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+  for (uint16_t i = 0; i < running_model->n_slots; i++) {
     quads_send_u16(answer, result_answers[i]);
   }
   for (uint16_t i = 0; i < n_classes; i++) {
@@ -323,7 +329,7 @@ static void layers(void *context, const quads_request_t *request, quads_sender_t
 }
 
 static void stats(void *context, const quads_request_t *request, quads_sender_t *answer) {
-  uint32_t used = quads_model.plan.arena_bytes;
+  uint32_t used = running_model->plan.arena_bytes;
   (void)context;
   (void)request;
   while (used > 0 && arena[used - 1] == PAINT) {
@@ -347,8 +353,36 @@ static const quads_handler_t handlers[QUADS_MESSAGES] = {
     [QUADS_MESSAGE_CHUNK] = chunk,       [QUADS_MESSAGE_CLIP] = clip,
     [QUADS_MESSAGE_FEATURES] = features, [QUADS_MESSAGE_INFER] = infer,
     [QUADS_MESSAGE_STATS] = stats,       [QUADS_MESSAGE_ECHO] = echo,
-    [QUADS_MESSAGE_LAYERS] = layers,
+    [QUADS_MESSAGE_LAYERS] = layers,     UPDATE_HANDLERS,
 };
+
+/* Begin anew with the model that runs from now on, if there is one. */
+static void model_changed(void) {
+  window.phase = IDLE;
+  window.inferred = 0;
+  stage = QUADS_STAGE_END;
+  device_link.handlers = running_model != NULL ? handlers : UPDATE_ONLY;
+  if (running_model != NULL) {
+    memset(arena, PAINT, running_model->plan.arena_bytes);
+    if (quads_init(&runtime, running_model, arena, running_model->plan.arena_bytes) != QUADS_OK) {
+      quads_port_exit(1);
+    }
+  }
+}
+
+static const update_settings_t update_settings = {
+    .limits = {.arena_bytes = sizeof arena, .n_frames = UINT16_MAX},
+    .max_payload_bytes = MAX_PAYLOAD_BYTES,
+    .changed = model_changed,
+};
+
+const quads_model_t *app_lend(void **memory, size_t *n_bytes) {
+  window.phase = IDLE;
+  window.inferred = 0;
+  *memory = arena;
+  *n_bytes = sizeof arena;
+  return running_model;
+}
 
 static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
   (void)context;
@@ -361,12 +395,8 @@ int main(int argc, char **argv) {
   if (unusable != 0) {
     quads_port_exit(unusable);
   }
-  stage = QUADS_STAGE_END;
-  memset(arena, PAINT, quads_model.plan.arena_bytes);
-  if (quads_init(&runtime, &quads_model, arena, quads_model.plan.arena_bytes) != QUADS_OK) {
-    quads_port_exit(1);
-  }
   quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);
+  update_start(&update_settings);
   for (;;) {
     const size_t n_bytes = quads_port_read(bytes, sizeof bytes);
     if (n_bytes == 0) {

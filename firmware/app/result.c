@@ -1,6 +1,6 @@
 #include "result.h"
 
-#include "model.h"
+#include "update.h"
 
-int32_t result_logits[QUADS_MODEL_CLASSES];
-uint16_t result_answers[QUADS_MODEL_SLOTS];
+int32_t result_logits[QUADS_MAX_CLASSES];
+uint16_t result_answers[QUADS_MAX_SLOTS];

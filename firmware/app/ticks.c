@@ -1,5 +1,5 @@
 #include "ticks.h"
 
-#include "model.h"
+#include "update.h"
 
-uint64_t ticks_spent[QUADS_MODEL_LAYERS + 2][QUADS_STAGE_COUNT];
+uint64_t ticks_spent[QUADS_MAX_LAYERS + 2][QUADS_STAGE_COUNT];

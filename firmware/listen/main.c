@@ -4,13 +4,17 @@
 #include "../app/clips.h"
 #include "../app/identity.h"
 #include "../app/result.h"
+#include "../app/update.h"
 #include "listen_settings.h"
-#include "model.h"
 #include "quads_link.h"
 #include "quads_listen.h"
 #include "quads_port.h"
 
+#if QUADS_MODEL_UPDATE
+#define MAX_PAYLOAD_BYTES 1024u
+#else
 #define MAX_PAYLOAD_BYTES 64u
+#endif
 #define CHUNK_SAMPLES 512u
 #define EVENTS 16u /* kept */
 #define MICROPHONE UINT32_MAX
@@ -20,12 +24,12 @@ typedef struct {
   quads_listen_event_t heard;
   uint32_t answered_sample;
   uint32_t features_crc;
-  uint16_t answers[QUADS_MODEL_SLOTS];
-  int32_t logits[QUADS_MODEL_CLASSES];
+  uint16_t answers[QUADS_MAX_SLOTS];
+  int32_t logits[QUADS_MAX_CLASSES];
 } event_t;
 
 static const quads_gate_settings_t settings = QUADS_LISTEN_SETTINGS;
-static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static _Alignas(8) uint8_t arena[QUADS_ARENA_BYTES];
 static int8_t
     ring[QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)];
 static quads_listen_t listener;
@@ -49,7 +53,7 @@ static void hash_frames(void) {
   for (; frame_hashed != listener.frame; frame_hashed++) {
     frames_crc =
         quads_crc32(frames_crc, (const uint8_t *)quads_listen_frame(&listener, frame_hashed),
-                    quads_model.n_mels);
+                    running_model->n_mels);
   }
 }
 
@@ -87,7 +91,7 @@ static void keep_event(const quads_listen_event_t *heard) {
   event->features_crc = 0;
   if (heard->kind != QUADS_HEARD_LOST) {
     event->features_crc = quads_crc32(0, (const uint8_t *)quads_features(&listener.quads),
-                                      (size_t)quads_model.n_frames * quads_model.n_mels);
+                                      (size_t)running_model->n_frames * running_model->n_mels);
   }
 }
 
@@ -127,7 +131,7 @@ static uint8_t start(uint32_t index, quads_port_recording_t *recording) {
   if (quads_port_audio_start(index == MICROPHONE ? NULL : recording) != 0) {
     return QUADS_LINK_BAD_VALUE;
   }
-  if (quads_listen_init(&listener, &quads_model, arena, sizeof arena, ring,
+  if (quads_listen_init(&listener, running_model, arena, sizeof arena, ring,
                         QUADS_LISTEN_RING_FRAMES, result_logits, result_answers,
                         &settings) != QUADS_OK) {
     return QUADS_LINK_INTERNAL;
@@ -171,10 +175,10 @@ static void send_event(const event_t *event, quads_sender_t *answer) {
   quads_send_u32(answer, event->heard.confirmed);
   quads_send_u32(answer, event->answered_sample);
   quads_send_u32(answer, event->features_crc);
-  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
+  for (uint16_t i = 0; i < running_model->n_slots; i++) {
     quads_send_u16(answer, event->answers[i]);
   }
-  for (uint16_t i = 0; i < quads_model.n_classes; i++) {
+  for (uint16_t i = 0; i < running_model->n_classes; i++) {
     quads_send_u32(answer, (uint32_t)event->logits[i]);
   }
 }
@@ -232,6 +236,20 @@ static const quads_handler_t handlers[QUADS_MESSAGES] = {
     [QUADS_MESSAGE_LISTEN] = listen,
     [QUADS_MESSAGE_HEARD] = heard,
     [QUADS_MESSAGE_STATS] = stats,
+    UPDATE_HANDLERS,
+};
+
+/* Another model: nothing is heard until the next `listen`, and what was heard is forgotten. */
+static void model_changed(void) {
+  running = 0;
+  n_events = events_forgotten = events_dropped = 0;
+  device_link.handlers = running_model != NULL ? handlers : UPDATE_ONLY;
+}
+
+static const update_settings_t update_settings = {
+    .limits = {.arena_bytes = sizeof arena, .n_frames = QUADS_MODEL_FRAMES},
+    .max_payload_bytes = MAX_PAYLOAD_BYTES,
+    .changed = model_changed,
 };
 
 static void write_link(void *context, const uint8_t *bytes, size_t n_bytes) {
@@ -247,6 +265,7 @@ int main(int argc, char **argv) {
   }
   memset(arena, PAINT, sizeof arena);
   quads_link_init(&device_link, frame, sizeof frame, handlers, NULL, write_link);
+  update_start(&update_settings);
   for (;;) {
     const size_t n_bytes = quads_port_read(bytes, sizeof bytes);
     if (n_bytes > 0) {

@@ -10,6 +10,13 @@
 #include <stddef.h>
 #include <stdint.h>
 
+/* Where arrays of many KB go: a build may name a section, in external memory for example. */
+#ifdef QUADS_LARGE_SECTION
+#define QUADS_LARGE __attribute__((section(QUADS_LARGE_SECTION)))
+#else
+#define QUADS_LARGE
+#endif
+
 /* Bring up clock, link, ticks and storage. Returns 0, or an exit code when the board (or, on a
  * PC, its command line) is unusable. On bare metal argc is 0 and argv NULL. */
 int quads_port_init(int argc, char **argv);
@@ -96,6 +103,34 @@ size_t quads_port_audio_read(int16_t *pcm, size_t capacity, uint32_t *lost);
 int quads_port_audio_wait(size_t n_samples);
 
 void quads_port_audio_state(quads_port_audio_t *state);
+
+/* --- LEDs: ports of chips have them, and their builds define QUADS_PORT_SHOWS --- */
+
+/* A command was understood, answers: [n_slots]. Toggle the LED of the first one; where there are
+ * fewer LEDs than answers, these share them. */
+void quads_port_show(const uint16_t *answers);
+
+/* --- slots for model images: flash that is mapped into memory; only firmware that is built with
+ * QUADS_MODEL_UPDATE 1 uses them, other ports need not define these functions --- */
+
+/* How many; 0: the port has none, and the model is the one compiled in. */
+uint32_t quads_port_model_slots(void);
+
+/* A slot's memory, at a multiple of 16 bytes; always shows what was written last. Returns NULL
+ * when it cannot be read. */
+const void *quads_port_model_map(uint32_t slot, size_t *n_bytes);
+
+/* Erase at least the first n_bytes of a slot. Returns 0, or -1 when that failed. */
+int quads_port_model_erase(uint32_t slot, size_t n_bytes);
+
+/* Unit of quads_port_model_write. */
+#define QUADS_PORT_MODEL_WRITE_BYTES 256u
+
+/* Write into memory that was erased; everything once, in ascending order but for the first
+ * QUADS_PORT_MODEL_WRITE_BYTES, which come last. `offset` is a multiple of that, and so is n_bytes
+ * but for the end of an image, which is a multiple of 16; `bytes` needs no alignment. Returns 0, or
+ * -1 when that failed. */
+int quads_port_model_write(uint32_t slot, size_t offset, const uint8_t *bytes, size_t n_bytes);
 
 /* --- end --- */
 

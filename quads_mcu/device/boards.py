@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import tomllib
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import MISSING, Field, asdict, dataclass, field, fields
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
@@ -16,8 +16,9 @@ from quads_mcu.errors import ConfigError
 from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
-KINDS = ("host", "qemu")
-KERNELS = ("plain", "dsp", "helium")
+KINDS = ("host", "qemu", "chip")
+KERNELS = ("plain", "dsp", "helium", "esp")
+SOURCES = ("clock", "memory", "power", "toolchain", "flasher")
 CONTENTS = ("code", "constants", "weights", "data", "arena")
 
 T = TypeVar("T")
@@ -59,15 +60,32 @@ class Emulator:
 class Energy:
     """Figures for estimates: active power of a reference chip at a clock, and where they are from.
 
-    cycles_per_instruction turns counted instructions into cycles of that chip.
+    cycles_per_instruction turns counted instructions into cycles of that chip. active_power_mw:
+    0 where no source says it; then there is no estimate of energy.
     """
 
     reference: str
     clock_hz: int
-    active_power_mw: float
-    source: str
     cycles_per_instruction: float
     cycles_source: str
+    active_power_mw: float = 0.0
+    source: str = ""
+
+
+@dataclass(frozen=True)
+class Flasher:
+    """The program that writes a chip's flash, its name for the chip, and how to install it."""
+
+    tool: str
+    target: str
+    install: str
+
+
+Texts = MappingProxyType[str, str]
+
+
+def _no_texts() -> Texts:
+    return MappingProxyType({})
 
 
 @dataclass(frozen=True)
@@ -77,21 +95,33 @@ class Board:
     kernels: the folder of firmware/src/kernels whose files the build takes where they exist.
     frontend: arithmetic of the log-mel features (FRONTENDS): fixed where the core has no FPU.
     stack_bytes: size of the stack.
+    chip: what a flasher must find; formats: of projects that `export` can write, the first is the
+    default; flash_bytes, psram_bytes: of the module. nearest: the emulated board whose measured
+    code sizes and counted instructions stand for this one in estimates. project: names that the
+    formats need. sources: where the facts in this file are from.
     """
 
     name: str
     description: str
     kind: str
-    port: str
     clock_hz: int
     stack_bytes: int
     toolchain: Toolchain
+    port: str = ""
     kernels: str = "plain"
     frontend: str = "float"
     defines: MappingProxyType[str, int] = field(default_factory=lambda: MappingProxyType({}))
     memory: tuple[Region, ...] = ()
     emulator: Emulator | None = None
     energy: Energy | None = None
+    chip: str = ""
+    formats: tuple[str, ...] = ()
+    flash_bytes: int = 0
+    psram_bytes: int = 0
+    nearest: str = ""
+    project: Texts = field(default_factory=_no_texts)
+    flasher: Flasher | None = None
+    sources: Texts = field(default_factory=_no_texts)
 
     @property
     def emulated(self) -> bool:
@@ -101,7 +131,7 @@ class Board:
     @property
     def stores_clips(self) -> bool:
         """Whether a clip file can be given to the board when it starts."""
-        return self.kind in KINDS
+        return self.kind != "chip"
 
     def region(self, content: str) -> Region:
         """Return the first region that may hold `content`, one of CONTENTS.
@@ -125,11 +155,20 @@ class Board:
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain dicts and lists."""
         values = {f.name: getattr(self, f.name) for f in fields(self)}
-        for name in ("toolchain", "emulator", "energy"):
+        for name in PARTS:
             values[name] = asdict(values[name]) if values[name] else None
-        values["defines"] = dict(self.defines)
+        for name in ("defines", "project", "sources"):
+            values[name] = dict(values[name])
         values["memory"] = [asdict(region) for region in self.memory]
         return values
+
+
+PARTS: dict[str, type[Any]] = {
+    "toolchain": Toolchain,
+    "emulator": Emulator,
+    "energy": Energy,
+    "flasher": Flasher,
+}
 
 
 def names() -> list[str]:
@@ -180,9 +219,14 @@ def read(path: Path) -> Board:
 def _board(tree: dict[str, Any]) -> Board:
     tree = dict(tree)
     parts: dict[str, Any] = {}
-    for name, kind in (("toolchain", Toolchain), ("emulator", Emulator), ("energy", Energy)):
+    for name, kind in PARTS.items():
         if name in tree:
             parts[name] = _record(kind, tree.pop(name), f"[{name}]")
+    for name in ("project", "sources"):
+        texts = tree.pop(name, {})
+        if not isinstance(texts, dict) or not all(type(text) is str for text in texts.values()):
+            raise ConfigError(f"[{name}] takes names and strings")
+        parts[name] = MappingProxyType(texts)
     regions = tree.pop("memory", [])
     if not isinstance(regions, list):
         raise ConfigError("memory must be written as [[memory]] tables")
@@ -201,10 +245,14 @@ def _record(kind: type[T], tree: Any, where: str) -> T:
     hints = get_type_hints(kind)
     if unknown := sorted(set(tree) - set(hints)):
         raise ConfigError(f"unknown key {unknown[0]!r} in {where}; known: {', '.join(hints)}")
-    optional = {"kernels", "frontend", "defines", "memory", "emulator", "energy"}
+    optional = {one.name for one in fields(kind) if not _required(one)}  # type: ignore[arg-type]
     if missing := sorted(set(hints) - set(tree) - optional):
         raise ConfigError(f"{where} lacks {missing[0]!r}")
     return kind(**{name: _value(value, hints[name], name) for name, value in tree.items()})
+
+
+def _required(one: Field[Any]) -> bool:
+    return one.default is MISSING and one.default_factory is MISSING
 
 
 def _value(value: Any, hint: Any, name: str) -> Any:
@@ -234,6 +282,10 @@ def _check(board: Board, stem: str) -> None:
         raise ConfigError(f"name = {board.name!r} is longer than 32 ASCII characters")
     if (board.kind == "qemu") != board.emulated:
         raise ConfigError("[emulator] belongs to boards of kind qemu, and to no others")
+    if board.kind == "chip":
+        _check_chip(board)
+    if board.energy and bool(board.energy.active_power_mw) != bool(board.energy.source):
+        raise ConfigError("[energy] active_power_mw and its source go together")
     if not board.toolchain.compilers:
         raise ConfigError("[toolchain] compilers is empty")
     for region in board.memory:
@@ -248,3 +300,14 @@ def _check(board: Board, stem: str) -> None:
             board.region(content)
         if not 0 < board.stack_bytes <= board.region("data").size_bytes:
             raise ConfigError(f"stack_bytes = {board.stack_bytes} is outside the data region")
+
+
+def _check_chip(board: Board) -> None:
+    if not (board.chip and board.formats and board.flasher and board.memory and board.energy):
+        raise ConfigError("kind chip needs chip, formats, [flasher], [[memory]] and [energy]")
+    if missing := [name for name in SOURCES if not board.sources.get(name)]:
+        raise ConfigError(f"[sources] lacks {missing[0]!r}: every fact names where it is from")
+    for name, limit in (("flash", board.flash_bytes), ("psram", board.psram_bytes)):
+        used = sum(region.size_bytes for region in board.memory if region.name == name)
+        if used > limit:
+            raise ConfigError(f"region {name} has {used:,} bytes, {name}_bytes is {limit:,}")

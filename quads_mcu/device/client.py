@@ -26,6 +26,14 @@ MAX_FRAME_BYTES = protocol.MAX_FRAME_PAYLOAD_BYTES * 2
 TICK_UNITS = ("none", "instructions", "cycles", "nanoseconds")
 
 
+class RefusedError(ProtocolError):
+    """The board answered with a failure; `status` is protocol.Status, or what follows IMAGE."""
+
+    def __init__(self, message: str, status: int) -> None:
+        super().__init__(message)
+        self.status = status
+
+
 @dataclass(frozen=True)
 class Hello:
     """Who answered. Hashes and ids are hexadecimal; `tick_unit` is one of TICK_UNITS.
@@ -133,6 +141,7 @@ class Client:
         self._sequence = 0
         self._received = bytearray()
         self._hello: Hello | None = None
+        self.max_payload_bytes = SMALLEST_PAYLOAD_BYTES  # until the board says what it takes
 
     def hello(self) -> Hello:
         """Ask who is there.
@@ -148,6 +157,7 @@ class Client:
                 f"{protocol.PROTOCOL_VERSION}; build and flash again with this version"
             )
         self._hello = _hello(_fields("hello", answer))
+        self.max_payload_bytes = self._hello.max_payload_bytes
         return self._hello
 
     def check(self, model_hash: str) -> Hello:
@@ -260,10 +270,26 @@ class Client:
         """Return what the board makes of `data`, at most `max_payload_bytes`."""
         return self._request("echo", data)
 
-    def request(self, name: str, values: dict[str, int | bytes]) -> dict[str, int | bytes]:
-        """Send any message of protocol.MESSAGES; return the fields of its answer."""
+    def request(
+        self, name: str, values: dict[str, int | bytes], *, computes: bool = True
+    ) -> dict[str, int | bytes]:
+        """Send any message of protocol.MESSAGES; return the fields of its answer.
+
+        computes: whether the board may have to work before it answers.
+        """
         payload = protocol.encode_fields(BY_NAME[name].request, values)
-        return _fields(name, self._request(name, payload, self._compute_timeout_s))
+        timeout_s = self._compute_timeout_s if computes else self._timeout_s
+        return _fields(name, self._request(name, payload, timeout_s))
+
+    def reopen(self) -> None:
+        """Close the link and open it again; the board may have restarted meanwhile.
+
+        Raises:
+            LinkError: the port is gone.
+        """
+        self._received.clear()
+        self._hello = None
+        self.link.reopen()
 
     # --- uploads ---------------------------------------------------------------------------
 
@@ -292,8 +318,7 @@ class Client:
                 )
 
     def _reopen(self, before: Hello) -> None:
-        self._received.clear()
-        self.link.reopen()
+        self.reopen()
         after = self.hello()
         if replace(after, n_clips=0) != replace(before, n_clips=0):
             raise ProtocolError(
@@ -306,7 +331,7 @@ class Client:
     def _request(self, name: str, payload: bytes = b"", timeout_s: float | None = None) -> bytes:
         """Send until answered; return the answer's payload after its status byte."""
         message = BY_NAME[name]
-        limit = self._hello.max_payload_bytes if self._hello else SMALLEST_PAYLOAD_BYTES
+        limit = self.max_payload_bytes
         if len(payload) > limit:
             raise ProtocolError(
                 f"{name}: {len(payload)} bytes of payload, the board takes {limit} at most"
@@ -322,7 +347,8 @@ class Client:
                 continue
             if answer[:1] == b"\0":
                 return answer[1:]
-            raise ProtocolError(f"{name}: {protocol.status_text(answer[0], answer[1:])}")
+            text = protocol.status_text(answer[0], answer[1:])
+            raise RefusedError(f"{name}: {text}", answer[0])
         raise LinkError(
             f"no answer to {name} from {self.link.url}: {1 + self._retries} attempts of "
             f"{timeout_s:g} s, {self.frames_damaged} damaged frames; is the firmware running and "

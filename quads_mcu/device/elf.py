@@ -110,19 +110,39 @@ class Elf:
                     end = max(end, address + used_bytes)
         return end
 
+    def loaded(self) -> list[tuple[int, bytes]]:
+        """Return (load address, content) of everything that has to be in memory before the start.
+
+        Raises:
+            BuildError: truncated.
+        """
+        found = []
+        for header in self._program_headers():
+            kind, at, _, load, loaded_bytes, _ = header
+            if kind == PT_LOAD and loaded_bytes:
+                data = self._data[at : at + loaded_bytes]
+                if len(data) != loaded_bytes:
+                    raise BuildError("truncated ELF file; build it again")
+                found.append((load, data))
+        return sorted(found)
+
     def _read_segments(self) -> list[tuple[int, int, int, int]]:
         """Return (load address, bytes in the file, address, bytes in memory) of what is loaded."""
+        return [
+            (load, loaded_bytes, run, run_bytes)
+            for kind, _, run, load, loaded_bytes, run_bytes in self._program_headers()
+            if kind == PT_LOAD
+        ]
+
+    def _program_headers(self) -> list[tuple[int, int, int, int, int, int]]:
+        """Return (kind, place in the file, address, load address, bytes in file, in memory)."""
         layout = "<I4xQQQQQ" if self._wide else "<IIIIII"
         at, number = (32, "<Q") if self._wide else (28, "<I")
         (table,) = struct.unpack_from(number, self._data, at)
         entry, count = struct.unpack_from("<HH", self._data, 54 if self._wide else 42)
-        segments = []
-        for index in range(count):
-            header = struct.unpack_from(layout, self._data, table + index * entry)
-            kind, _, run, load, loaded_bytes, run_bytes = header
-            if kind == PT_LOAD:
-                segments.append((load, loaded_bytes, run, run_bytes))
-        return segments
+        return [
+            struct.unpack_from(layout, self._data, table + index * entry) for index in range(count)
+        ]
 
     def objects(self) -> list[Symbol]:
         """Return all data objects of the symbol table."""

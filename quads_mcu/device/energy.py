@@ -9,10 +9,13 @@ from quads_mcu.errors import ConfigError
 
 
 class Estimate(NamedTuple):
-    """latency_ms and energy_uj of one run on the reference chip, and how they came about."""
+    """latency_ms and energy_uj of one run on the reference chip, and how they came about.
+
+    energy_uj is None where the board file names no power.
+    """
 
     latency_ms: float
-    energy_uj: float
+    energy_uj: float | None
     method: str
 
 
@@ -34,7 +37,9 @@ def estimate(board: Board, instructions: float) -> Estimate:
     latency_s = instructions * figures.cycles_per_instruction / figures.clock_hz
     method = (
         f"estimate, not measured: counted instructions x {figures.cycles_per_instruction:g} cycles "
-        f"({figures.cycles_source}) at {figures.clock_hz / 1e6:g} MHz and "
-        f"{figures.active_power_mw:g} mW of a {figures.reference} ({figures.source})"
+        f"({figures.cycles_source}) at {figures.clock_hz / 1e6:g} MHz"
     )
+    if not figures.active_power_mw:
+        return Estimate(latency_s * 1e3, None, f"{method} of a {figures.reference}")
+    method += f" and {figures.active_power_mw:g} mW of a {figures.reference} ({figures.source})"
     return Estimate(latency_s * 1e3, latency_s * figures.active_power_mw * 1e3, method)

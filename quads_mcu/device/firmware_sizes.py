@@ -75,12 +75,12 @@ def measure(elf: Path, model: PackedModel) -> FirmwareSizes:
 
 
 def load(board: Board, n_mels: int) -> FirmwareSizes | None:
-    """Return the kept sizes of a board; None where none were measured, as on the host.
+    """Return the kept sizes of a board, or of the nearest one; None where there are none (host).
 
     Raises:
         InstallationError: the file is missing or damaged.
     """
-    kept = _kept().get(board.name)
+    kept = _kept().get(board.name) or _kept().get(board.nearest)
     if kept is None:
         return None
     nearest = min(N_MELS, key=lambda known: abs(known - n_mels))
@@ -89,7 +89,8 @@ def load(board: Board, n_mels: int) -> FirmwareSizes | None:
 
 def compiler(board: Board) -> str:
     """Return the version line of the compiler that the kept sizes are of; "" if there are none."""
-    return str(_kept().get(board.name, {}).get("compiler", ""))
+    kept = _kept().get(board.name) or _kept().get(board.nearest, {})
+    return str(kept.get("compiler", ""))
 
 
 def entry(compiler_version: str, sizes: Mapping[int, FirmwareSizes]) -> dict[str, Any]:

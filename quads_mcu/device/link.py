@@ -138,12 +138,23 @@ class Link:
 def _open(url: str, baud: int) -> serial.SerialBase:
     import serial
 
+    # pyserial refuses a write timeout on RFC 2217 ports.
+    write_timeout_s = None if url.startswith("rfc2217://") else WRITE_TIMEOUT_S
     try:
         return serial.serial_for_url(
-            url, baudrate=baud, timeout=POLL_S, write_timeout=WRITE_TIMEOUT_S, exclusive=True
+            url, baudrate=baud, timeout=POLL_S, write_timeout=write_timeout_s, exclusive=True
         )
     except (serial.SerialException, ValueError, OSError) as problem:
         raise LinkError(_why(url, problem)) from None
+
+
+def check(url: str) -> None:
+    """Open and close a port, to learn whether a program may use it.
+
+    Raises:
+        LinkError: no such port, busy, no permission, or nobody listens.
+    """
+    _open(url, BAUD).close()
 
 
 def _why(url: str, problem: Exception) -> str:
@@ -152,7 +163,8 @@ def _why(url: str, problem: Exception) -> str:
     if number == errno.EACCES or "Permission denied" in text:
         return (
             f"{url}: no permission to open it; add yourself to its group "
-            "(`sudo usermod -aG dialout $USER`, then log in again)"
+            "(`sudo usermod -aG dialout $USER`, then log in again) or give it a udev rule; "
+            "`quads-mcu doctor` tells which"
         )
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in text:
         return f"{url} is busy: another program has it open; close that (a terminal?) and try again"
@@ -170,3 +182,31 @@ def ports() -> list[str]:
     found = {port.device for port in list_ports.comports()}
     found |= {str(path) for path in Path("/dev").glob("tty[UA][SC][BM]*")}
     return sorted(found)
+
+
+def only_port() -> str:
+    """Return the one serial port of this computer.
+
+    Raises:
+        LinkError: there is none, or more than one.
+    """
+    found = ports()
+    if len(found) == 1:
+        return found[0]
+    if found:
+        raise LinkError(f"{len(found)} serial ports: {', '.join(found)}; name one by --port")
+    raise LinkError(
+        f"no serial port: is the board plugged in, and its cable one that carries data? {URL_HINT} "
+        "by --port; `quads-mcu doctor` tells more"
+    )
+
+
+def usb_ids(url: str) -> tuple[int, int] | None:
+    """Return vendor and product of the USB device behind a port; None: it is none, or unknown."""
+    from serial.tools import list_ports
+
+    real = str(Path(url).resolve()) if url.startswith("/") else url
+    for port in list_ports.comports():
+        if port.device in (url, real) and port.vid is not None:
+            return port.vid, port.pid
+    return None

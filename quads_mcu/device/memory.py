@@ -10,6 +10,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from quads_mcu.device import boards
 from quads_mcu.device.boards import CONTENTS, Board, Region
 from quads_mcu.device.elf import Elf
 from quads_mcu.errors import ExportError
@@ -75,7 +76,19 @@ def place(board: Board, needs: dict[str, int]) -> list[Usage]:
         if overflow_bytes(usages) == 0:
             return usages
     nearest = min(candidates, key=overflow_bytes)
-    raise ExportError(overflow_text(board, nearest))
+    raise ExportError(overflow_text(board, nearest) + _variants(board, needs))
+
+
+def _variants(board: Board, needs: dict[str, int]) -> str:
+    """Return the boards with the same chip, but more memory, that have room."""
+    fitting = [
+        f"--target {other.name}"
+        for other in boards.all_boards()
+        if board.chip
+        and (other.chip, other.kernels) == (board.chip, board.kernels)
+        and any(overflow_bytes(usage(other, choice, needs)) == 0 for choice in choices(other))
+    ]
+    return f"; there is room on {' and on '.join(fitting)}" if fitting else ""
 
 
 def contents_of(placement: Placement, region: Region) -> tuple[str, ...]:

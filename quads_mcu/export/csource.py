@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu import model_format
+from quads_mcu import image_format, model_format, protocol
 from quads_mcu.config import ListenSection
 from quads_mcu.export import kernels as variants
 from quads_mcu.export import planner
@@ -38,7 +38,7 @@ class _Array:
 
 
 def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
-    """Return the model's C files by name: model.h, model_data.c, quads_format.h.
+    """Return the model's C files by name: model.h, model_data.c and the format headers.
 
     Args:
         model: what to write.
@@ -49,27 +49,36 @@ def render_model(model: PackedModel, kernels: str = "plain") -> dict[str, str]:
         ExportError: unknown kernels.
         InstallationError: the templates are missing.
     """
+    headers = _render_model_headers(model, kernels)
+    values = _shared(model, kernels) | _data(model, kernels)
+    return headers | {"model_data.c": render("model_data.c.j2", values)}
+
+
+def _render_model_headers(model: PackedModel, kernels: str) -> dict[str, str]:
     model_format.check(model)
-    plan = planner.plan(model.dims, kernels)
-    shared: dict[str, Any] = {
+    names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
+    values = _shared(model, kernels) | _summary(model, kernels) | names
+    return {
+        "model.h": render("model.h.j2", values),
+        "quads_format.h": render_format(),
+        "quads_image_format.h": render_image_format(),
+    }
+
+
+def _shared(model: PackedModel, kernels: str) -> dict[str, Any]:
+    return {
         "model": model,
         "dims": model.dims,
-        "plan": plan,
+        "plan": planner.plan(model.dims, kernels),
         "kernels": kernels,
         "hash": model.model_hash,
         "version": model_format.FORMAT_VERSION,
-    }
-    names = {"answers": answer_names(model.slots), "slot_names": slot_names(model.slots)}
-    return {
-        "model.h": _render("model.h.j2", shared | _summary(model, kernels) | names),
-        "model_data.c": _render("model_data.c.j2", shared | _data(model, kernels)),
-        "quads_format.h": render_format(),
     }
 
 
 def render_format() -> str:
     """Return quads_format.h, the constants that runtime and models share."""
-    return _render(
+    return render(
         "quads_format.h.j2",
         {
             "version": model_format.FORMAT_VERSION,
@@ -83,11 +92,25 @@ def render_format() -> str:
     )
 
 
+def render_image_format() -> str:
+    """Return quads_image_format.h, the layout of model images."""
+    return render(
+        "quads_image_format.h.j2",
+        {
+            "f": image_format,
+            "magic": list(image_format.MAGIC),
+            "positions": protocol.positions,
+            "statuses": list(protocol.ImageStatus),
+            "texts": protocol.IMAGE_STATUS_TEXT,
+        },
+    )
+
+
 def render_listen_settings(dims: Dimensions, listen: ListenSection) -> str:
     """Return listen_settings.h: how the listening firmware finds utterances."""
     settings = GateSettings.of(listen)
     values = {"settings": settings, "ring_frames": settings.ring_frames(dims.n_frames)}
-    return _render("listen_settings.h.j2", values)
+    return render("listen_settings.h.j2", values)
 
 
 def write_sources(
@@ -98,21 +121,46 @@ def write_sources(
 ) -> None:
     """Write everything generated that a firmware build with `kernels` needs into `out_dir`.
 
-    model.h, model_data.c, quads_format.h, frontend_tables.h, quads_protocol.h, listen_settings.h.
+    The files of `render_model`, frontend_tables.h, quads_protocol.h and listen_settings.h.
     Every file is replaced atomically, and none before all are rendered.
 
     Raises:
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
     """
+    for name, text in render_sources(model, kernels, listen).items():
+        write_text(out_dir / name, text)
+
+
+def render_sources(
+    model: PackedModel, kernels: str, listen: ListenSection = DEFAULT_LISTEN
+) -> dict[str, str]:
+    """Return every generated file of a firmware build by name: `render_headers`, model_data.c.
+
+    Raises:
+        ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+    """
+    return render_model(model, kernels) | _render_settings(model, listen)
+
+
+def render_headers(
+    model: PackedModel, kernels: str, listen: ListenSection = DEFAULT_LISTEN
+) -> dict[str, str]:
+    """Return the generated headers by name, for firmware that finds its model in an image.
+
+    Raises:
+        ModelFormatError: the model breaks a bound of docs/arithmetic.md.
+    """
+    return _render_model_headers(model, kernels) | _render_settings(model, listen)
+
+
+def _render_settings(model: PackedModel, listen: ListenSection) -> dict[str, str]:
     from quads_mcu.export import frontend_source, protocol_source
 
-    files = render_model(model, kernels) | {
+    return {
         "frontend_tables.h": frontend_source.render(model.dims.n_mels, model.frontend),
         "quads_protocol.h": protocol_source.render(),
         "listen_settings.h": render_listen_settings(model.dims, listen),
     }
-    for name, text in files.items():
-        write_text(out_dir / name, text)
 
 
 def answer_names(slots: Sequence[Slot]) -> list[list[str]]:
@@ -263,7 +311,12 @@ def _byte_values(flat: NDArray[Any], indent: int) -> str:
     return text
 
 
-def _render(template: str, values: Mapping[str, Any]) -> str:
+def render(template: str, values: Mapping[str, Any]) -> str:
+    """Return a template (its path in templates/) rendered with `values`; missing ones are errors.
+
+    Raises:
+        InstallationError: the templates are missing.
+    """
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
     environment = Environment(

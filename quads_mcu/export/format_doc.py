@@ -1,11 +1,12 @@
-"""docs/format.md: the packed model's file, rendered from model_format.py."""
+"""docs/format.md: the packed model's file and its image, rendered from their format modules."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from quads_mcu import model_format
+from quads_mcu import image_format, model_format, protocol
 from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.protocol import Field
 
 _EXAMPLE = Dimensions(n_mels=40, n_frames=200, d_model=96, n_heads=3, n_layers=1, n_classes=31)
 
@@ -32,8 +33,8 @@ _SCALARS = {
 _HEAD = """\
 # The packed model format, version {version}
 
-Rendered from `quads_mcu/model_format.py`; a test keeps this page and the code equal. What the
-numbers mean: [arithmetic.md](arithmetic.md).
+Rendered from `quads_mcu/model_format.py` and `image_format.py`; a test keeps this page and the code
+equal. What the numbers mean: [arithmetic.md](arithmetic.md).
 
 `model.safetensors` is one [safetensors](https://github.com/huggingface/safetensors) file. Its
 metadata has one entry, `quads`, a JSON object with `format_version`, `dims`
@@ -69,6 +70,41 @@ Row-major, each row padded to whole bytes with zero bits; within a row, index `k
 | --- | --- | --- |
 """
 
+_IMAGE = """
+# The model image, version {version}
+
+A packed model as one binary file, little-endian, that a device runs where it lies: in flash that
+is mapped into memory, at a multiple of {alignment} bytes. `quads_mcu/export/image.py` writes it,
+`firmware/src/image.c` opens it. In this order:
+
+1. the header;
+2. a record for every encoder layer;
+3. the number of labels of every slot, u16 each;
+4. `text_bytes` of UTF-8, each text ended by a zero byte: for every slot its name, then its labels;
+5. the tensors of the table above, `indices` in the order that the kernels of the build want
+   ([arithmetic.md](arithmetic.md), section 9), each at the next multiple of {alignment} bytes; the
+   empty multiplier of the head takes nothing;
+6. zero bytes up to a multiple of {alignment}.
+
+The file holds no offset: every place follows from the sizes before it, and the end must be where
+`length_bytes` says. The SHA-256 covers everything behind its own field, the sequence number
+included; magic and versions before it are compared.
+
+## Header, {header_bytes} bytes
+
+{header}
+## Record of a layer, {layer_bytes} bytes
+
+{layer}
+## Why a device refuses an image
+
+Tested from above; the numbers of a refusal, where it has some, are what was found and what is
+allowed.
+
+| code | name | meaning |
+| ---: | --- | --- |
+"""
+
 _EXAMPLES = (
     (8, (0, 1, 128, 255)),
     (4, (1, 2, 3, 15)),
@@ -95,7 +131,32 @@ def render_format_doc() -> str:
     )
     packing = _PACKING.format(bits=" or ".join(map(str, sorted(model_format.BITS))))
     examples = "".join(_packing_row(b, indices) for b, indices in _EXAMPLES)
-    return head + tensors + _scalar_table() + packing + examples
+    return head + tensors + _scalar_table() + packing + examples + _image()
+
+
+def _image() -> str:
+    text = _IMAGE.format(
+        version=image_format.IMAGE_VERSION,
+        alignment=image_format.ALIGNMENT,
+        header_bytes=image_format.HEADER_BYTES,
+        header=_field_table(image_format.HEADER),
+        layer_bytes=image_format.LAYER_BYTES,
+        layer=_field_table(image_format.LAYER),
+    )
+    rows = (
+        f"| {status.value} | `{status.name}` | {protocol.IMAGE_STATUS_TEXT[status]} |\n"
+        for status in protocol.ImageStatus
+    )
+    return text + "".join(rows)
+
+
+def _field_table(fields: tuple[Field, ...]) -> str:
+    rows = "".join(
+        f"| {at} | `{field.name}` | {field.type}{f'[{field.count}]' if field.count else ''} | "
+        f"{field.doc} |\n"
+        for field, at in protocol.positions(fields)
+    )
+    return f"| at | field | type | meaning |\n| ---: | --- | --- | --- |\n{rows}"
 
 
 def _shape(shape: tuple[int, ...]) -> str:

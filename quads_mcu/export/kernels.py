@@ -89,6 +89,22 @@ DSP = replace(
     least_rows=lambda n_tokens, d_model: max(4, n_tokens // 12, d_model // 40 * 4),
 )
 
+
+def _esp_linear_bytes(rows: int, n_in: int) -> int:
+    """Two tiles, QUADS_ESP_TILE_BYTES of esp/quads_esp.h: one for each core."""
+    del rows
+    return 2 * (PLAIN_TILE_ROWS * ((n_in + 15) // 16 * 16) + 8)
+
+
+def _esp_attention_bytes(n_tokens: int, d_head: int, d_model: int) -> int:
+    """Scores and exponentials of one query for each core, padded to 8 bytes."""
+    del d_head, d_model
+    return 2 * ((n_tokens + 1) // 2 * 8 + (n_tokens + 3) // 4 * 8)
+
+
+# Plain's packing and blocks; QUADS_PIE and QUADS_CORES of the build do not matter to a model.
+ESP = replace(PLAIN, linear_bytes=_esp_linear_bytes, attention_bytes=_esp_attention_bytes)
+
 # At 48 rows decoding is 4 % of the instructions.
 HELIUM = Kernels(
     linear_bytes=helium.linear_bytes,
@@ -100,7 +116,7 @@ HELIUM = Kernels(
     index_bytes=helium.index_bytes,
 )
 
-KERNELS = {"plain": PLAIN, "dsp": DSP, "helium": HELIUM}
+KERNELS = {"plain": PLAIN, "dsp": DSP, "helium": HELIUM, "esp": ESP}
 
 
 def kernels(name: str) -> Kernels:

@@ -106,25 +106,47 @@ def export(
 ) -> Cost:
     """Pack the run's student, check that it fits, and write its C source.
 
-    With [data] unknown, the threshold of rejection is set on split valid.
-
     Raises:
         ExportError: the run was trained at other bits, cannot be represented, or does not fit.
     """
+    model, cost = packed(run, board, bits, progress)
+    source_dir = out or run.source_dir(board.name)
+    csource.write_sources(model, source_dir, board.kernels, run.config().listen)
+    write_json(source_dir / COST_FILE, asdict(cost))
+    return cost
+
+
+def packed(
+    run: RunDir, board: Board, bits: int | None, progress: Progress
+) -> tuple[model_format.PackedModel, Cost]:
+    """Pack the run's student for `board` if it fits, and keep it in the run's folder.
+
+    With [data] unknown, the threshold of rejection is set on split valid.
+
+    Raises:
+        ExportError: bits that no board takes or the run was not trained at, a model that cannot be
+            represented or does not fit.
+    """
     config = run.config()
-    trained = config.quantization.bits
-    if bits is not None and bits != trained:
-        raise ExportError(
-            f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
-            f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
-        )
+    _check_bits(run, board, config.quantization.bits, bits)
     model = replace(pack.pack(run.path), frontend=board.frontend)
     cost = predict(model, board)
     memory.place(board, cost.needs)
     if config.data.unknown:
         model = rejection.calibrated(model, config, progress)
     model_format.write(model, run.model_path)
-    source_dir = out or run.source_dir(board.name)
-    csource.write_sources(model, source_dir, board.kernels, run.config().listen)
-    write_json(source_dir / COST_FILE, asdict(cost))
-    return cost
+    return model, cost
+
+
+def _check_bits(run: RunDir, board: Board, trained: int, bits: int | None) -> None:
+    wanted = trained if bits is None else bits
+    if wanted not in model_format.BITS:
+        raise ExportError(
+            f"{wanted} bits per weight: {board.name} takes {', '.join(map(str, model_format.BITS))}"
+            "; set [quantization] bits in quads.toml to one of them and train again"
+        )
+    if wanted != trained:
+        raise ExportError(
+            f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
+            f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
+        )

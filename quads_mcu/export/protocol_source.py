@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from quads_mcu import protocol
 from quads_mcu.paths import data_dir
-from quads_mcu.protocol import TYPES, Field
+from quads_mcu.protocol import Field
 
 
 def render() -> str:
@@ -26,9 +26,9 @@ def render() -> str:
         overhead_bytes=protocol.OVERHEAD_BYTES,
         messages=protocol.MESSAGES,
         statuses=list(protocol.Status),
-        fixed_bytes=_fixed_bytes,
+        fixed_bytes=protocol.fields_bytes,
         open_ended=lambda fields: int(any(field.count < 0 for field in fields)),
-        positions=_positions,
+        positions=protocol.positions,
     )
 
 
@@ -42,31 +42,22 @@ def render_doc() -> str:
     parts.append(
         "### An event\n\n" + _doc_fields("In the values of `heard`", protocol.EVENT_FIELDS)
     )
+    parts.append("### A slot\n\n" + _doc_fields("In `model_info`", protocol.SLOT_FIELDS))
     parts.append(_DOC_STATUS)
     for status in protocol.Status:
         text = protocol.STATUS_TEXT[status].replace("{", "*").replace("}", "*")
-        parts.append(f"| {status.value} | `{status.name}` | {text} |\n")
+        code = f"{status.value} + *reason*" if status == protocol.Status.IMAGE else status.value
+        parts.append(f"| {code} | `{status.name}` | {text} |\n")
+    parts.append("\n*reason*, and the slots of `NO_MODEL`: a code of [format.md](format.md).\n")
     parts.append(_doc_examples())
     return "".join(parts)
-
-
-def _field_bytes(field: Field) -> int:
-    return TYPES[field.type][1] * (field.count or 1)
-
-
-def _fixed_bytes(fields: tuple[Field, ...]) -> int:
-    return sum(_field_bytes(field) for field in fields if field.count >= 0)
-
-
-def _positions(fields: tuple[Field, ...]) -> list[tuple[Field, int]]:
-    return [(field, _fixed_bytes(fields[:index])) for index, field in enumerate(fields)]
 
 
 def _doc_fields(title: str, fields: tuple[Field, ...]) -> str:
     if not fields:
         return f"{title}: no fields.\n\n"
     lines = [f"{title}:\n", "| at | field | type | meaning |", "| ---: | --- | --- | --- |"]
-    for field, at in _positions(fields):
+    for field, at in protocol.positions(fields):
         kind = field.type
         if field.count:
             kind += "[...]" if field.count < 0 else f"[{field.count}]"

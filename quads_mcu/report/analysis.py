@@ -201,7 +201,8 @@ def _part(board: Board, place: int, stage: str, macs: int, count: float | None) 
         latency_ms = count / board.clock_hz * 1e3 if board.clock_hz else None
         return Part(place, stage, macs, round(count), latency_ms, None)
     found = energy.estimate(board, count)
-    return Part(place, stage, macs, round(count), found.latency_ms, found.energy_uj / 1e3)
+    energy_mj = None if found.energy_uj is None else found.energy_uj / 1e3
+    return Part(place, stage, macs, round(count), found.latency_ms, energy_mj)
 
 
 def _method(board: Board) -> tuple[str, ...]:
@@ -213,13 +214,22 @@ def _method(board: Board) -> tuple[str, ...]:
         f"instructions: predicted from call shapes; fitted to counts on an emulated {found.core}, "
         f"{found.variant} kernels, {found.compiler}"
     ]
+    if found.core != costs.core(board):
+        lines.append(
+            f"{board.name} has another core ({board.project.get('core', board.chip)}), on which no "
+            "kernel was counted: its own instructions differ"
+        )
     if board.energy is None:
         if board.clock_hz:
             clock = f"{board.clock_hz / 1e6:g} MHz"
             lines.append(f"ms: estimate, one cycle per instruction at the board's own {clock}")
         lines.append(f"no mJ: the file of board {board.name} has no [energy] figures")
     else:
-        lines.append("ms and mJ: " + energy.estimate(board, 0.0).method)
+        known = "ms and mJ" if board.energy.active_power_mw else "ms"
+        lines.append(f"{known}: {energy.estimate(board, 0.0).method}")
+        if not board.energy.active_power_mw:
+            why = board.sources.get("power", "the board file names no power")
+            lines.append(f"no mJ: {why.removeprefix('none: ')}")
     return tuple(lines)
 
 

@@ -234,7 +234,7 @@ def frontend(core: str, n_mels: int) -> list[Row]:
 
 def frontend_arithmetic(core: str) -> str:
     """Return the arithmetic that boards with this core choose: fixed without an FPU."""
-    return "fixed" if core == "m0" else "float"
+    return "fixed" if core in ("m0", "rv32imc") else "float"
 
 
 def model_boards() -> list[Board]:

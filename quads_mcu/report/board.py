@@ -155,10 +155,11 @@ class BoardReport:
         if total and self.board.energy:
             estimate = energy.estimate(self.board, total)
             self.values["latency"]["estimate_ms"] = round(estimate.latency_ms, 2)
-            self.values["energy"] = {
-                "estimate_mj": round(estimate.energy_uj / 1000, 3),
-                "method": estimate.method,
-            }
+            if estimate.energy_uj is not None:
+                self.values["energy"] = {
+                    "estimate_mj": round(estimate.energy_uj / 1000, 3),
+                    "method": estimate.method,
+                }
 
     def thresholds(self) -> list[dict[str, Any]]:
         """Compare with [thresholds] of quads.toml and note the outcome."""

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from quads_mcu.device import boards
 from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError
 from quads_mcu.export.work import Call
@@ -222,18 +223,22 @@ class Costs:
 
 
 def core(board: Board) -> str:
-    """Return the short name of a board's core: m4, m55, rv32imc; "" if its flags name none."""
+    """Return the short name of a board's core: m0, m4, rv32imc; "" if its flags name none."""
     for flag in board.toolchain.flags:
         if flag.startswith("-mcpu=cortex-"):
-            return flag.removeprefix("-mcpu=cortex-").split("+")[0]
+            return flag.removeprefix("-mcpu=cortex-").removesuffix("plus")
         if flag.startswith("-march=rv"):
             return flag.removeprefix("-march=").split("_")[0]
     return ""
 
 
 def load(board: Board) -> Costs | None:
-    """Return the costs of a board's core and kernels, or None if they were never measured."""
-    return all_costs().get((core(board), board.kernels))
+    """Return the costs of a board's core and kernels, or None if they were never measured.
+
+    A chip whose core no emulator counts has those of its nearest emulated board.
+    """
+    found = all_costs().get((core(board), board.kernels))
+    return found or (load(boards.load(board.nearest)) if board.nearest else None)
 
 
 @functools.cache

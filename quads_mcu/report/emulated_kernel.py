@@ -84,6 +84,24 @@ def _cmsdk(machine: str, cpu: str, fpu: str, kernels: tuple[str, ...]) -> Core:
     )  # fmt: skip
 
 
+def _virt(*core: str) -> Core:
+    flags = (*core, "-misa-spec=2.2", "-mcmodel=medany", "-msmall-data-limit=0",
+             "--specs=picolibc.specs")  # fmt: skip
+    return Core(
+        "virt",
+        flags,
+        0x8000_0000,
+        0x8100_0000,
+        "HARNESS_MINSTRET",
+        1,
+        Fraction(1),
+        ("plain",),
+        compiler="riscv64-unknown-elf-gcc",
+        emulator=("qemu-system-riscv32", "-bios", "none", "-icount", "shift=0"),
+        packages="gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc",
+    )
+
+
 CORES = {
     # Thumb code for an M0+ on an M4: the same instructions, none of the others.
     "m0": _cmsdk("mps2-an386", "cortex-m0plus", "", ("plain",)),
@@ -109,21 +127,9 @@ CORES = {
         Fraction(256, 125),
         ("plain", "helium"),
     ),
-    "rv32imafc": Core(
-        "virt",
-        ("-march=rv32imafc", "-mabi=ilp32f", "-misa-spec=2.2", "-mcmodel=medany",
-         "-msmall-data-limit=0", "--specs=picolibc.specs"),
-        0x8000_0000,
-        0x8100_0000,
-        "HARNESS_MINSTRET",
-        1,
-        Fraction(1),
-        ("plain",),
-        compiler="riscv64-unknown-elf-gcc",
-        emulator=("qemu-system-riscv32", "-bios", "none", "-icount", "shift=0"),
-        packages="gcc-riscv64-unknown-elf picolibc-riscv64-unknown-elf qemu-system-misc",
-    ),
-}  # fmt: skip
+    "rv32imafc": _virt("-march=rv32imafc", "-mabi=ilp32f"),
+    "rv32imc": _virt("-march=rv32imc", "-mabi=ilp32"),
+}
 
 
 @dataclass(frozen=True)

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Sequence
 
 import numpy as np
 
 from quads_mcu.console import Progress
-from quads_mcu.device import build
+from quads_mcu.device import boards, build
 from quads_mcu.device.boards import Board
 from quads_mcu.export.blank import blank
 from quads_mcu.export.kernels import Kernels, kernels
 from quads_mcu.export.work import Call
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.report import costs, emulated_kernel, profile
-from quads_mcu.report.emulated_kernel import Array, EmulatedKernels, Record
+from quads_mcu.report.emulated_kernel import CORES, Array, EmulatedKernels, Record
 
 # Shapes that costs are fitted to; n_out x n_in covers every preset's matrices at 40 and 80 mels.
 FIT_ROWS = (
@@ -42,6 +43,23 @@ FIT_FRONTENDS = (
     (40, 100), (40, 200), (40, 300), (64, 100), (64, 200), (80, 100), (80, 200), (80, 300),
 )  # fmt: skip
 BITS = (2, 3, 4, 8)
+
+
+def stand_in(board: Board) -> Board:
+    """Return the emulated board that runs what is compiled for a chip's core; others as they are.
+
+    Of a core that has no emulated board of its own it gets flags, kernels and frontend.
+    """
+    if not board.nearest:
+        return board
+    machine = boards.load(board.nearest)
+    core = CORES.get(costs.core(board))
+    if core is None or costs.core(machine) == costs.core(board):
+        return machine
+    toolchain = dataclasses.replace(machine.toolchain, flags=core.flags)
+    return dataclasses.replace(
+        machine, kernels=board.kernels, frontend=board.frontend, toolchain=toolchain
+    )
 
 
 def measure(core: EmulatedKernels, variant: str, calls: Sequence[Call]) -> list[int]:

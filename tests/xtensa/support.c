@@ -44,3 +44,24 @@ int64_t __muldi3(int64_t a, int64_t b) {
   const uint64_t crossed = a_low * b_high + a_high * b_low;
   return (int64_t)(product(a_low, b_low) + (crossed << 32));
 }
+
+int memcmp(const void *a, const void *b, size_t n_bytes) {
+  const uint8_t *first = a;
+  const uint8_t *second = b;
+  for (size_t i = 0; i < n_bytes; i++) {
+    if (first[i] != second[i]) {
+      return first[i] < second[i] ? -1 : 1;
+    }
+  }
+  return 0;
+}
+
+void *memchr(const void *from, int value, size_t n_bytes) {
+  const uint8_t *bytes = from;
+  for (size_t i = 0; i < n_bytes; i++) {
+    if (bytes[i] == (uint8_t)value) {
+      return (void *)(uintptr_t)&bytes[i];
+    }
+  }
+  return NULL;
+}

@@ -2,8 +2,11 @@
  *
  *     firmware --tcp 0 --clips test.qclp      prints "port 40123"
  *     firmware --pty                          prints "pty /dev/pts/4"
+ *     firmware --tcp 0 --model-slots FILE     slots.c; the model comes from there
  */
 #define _GNU_SOURCE
+
+#include "host.h"
 
 #include <arpa/inet.h>
 #include <errno.h>
@@ -103,6 +106,9 @@ int quads_port_init(int argc, char **argv) {
     } else if (strcmp(argv[i], "--clips") == 0 && value != NULL) {
       error = open_storage(value);
       i++;
+    } else if (strcmp(argv[i], "--model-slots") == 0 && value != NULL) {
+      error = host_open_model_slots(value);
+      i++;
     } else {
       error = EXIT_USAGE;
     }
@@ -111,7 +117,7 @@ int quads_port_init(int argc, char **argv) {
     error = EXIT_USAGE;
   }
   if (error == EXIT_USAGE) {
-    fprintf(stderr, "usage: %s --tcp PORT | --pty [--clips FILE]\n", argv[0]);
+    fprintf(stderr, "usage: %s --tcp PORT | --pty [--clips FILE] [--model-slots FILE]\n", argv[0]);
   }
   fflush(stdout);
   return error;

@@ -5,8 +5,8 @@
  * whose files a build takes, and plain's stand in for those that a folder lacks.
  *
  * n_in is always a multiple of 8 and n_out of 4, except the head's. Strides are in elements. A
- * workspace is 8-byte aligned, uninitialized, and as large as quads_mcu/export/planner.py says for
- * the kernels of the build. Semantics: docs/arithmetic.md.
+ * workspace is 8-byte aligned, uninitialized, and as large as quads_kernel_sizes.c and
+ * quads_mcu/export/kernels.py say for the kernels of the build. Semantics: docs/arithmetic.md.
  */
 #ifndef QUADS_KERNELS_H
 #define QUADS_KERNELS_H
@@ -57,5 +57,16 @@ void quads_sum_rows(const int8_t *y, size_t rows, size_t d_model, int32_t *sums)
 /* Requantize the sums to the head's input (section 7). sums: int32 [d_model]; pooled: int16
  * [d_model] */
 void quads_mean_pool(const int32_t *sums, size_t d_model, int32_t multiplier, int16_t *pooled);
+
+/* --- sizes in bytes; all of a variant in its quads_kernel_sizes.c --- */
+
+/* The packed indices of a matrix (section 9). */
+size_t quads_index_bytes(size_t n_out, size_t n_in, size_t bits);
+
+/* The workspace of quads_linear_s8 and quads_linear_add_s16; grows with rows and n_in. */
+size_t quads_linear_bytes(size_t rows, size_t n_in);
+
+size_t quads_head_bytes(size_t n_in);
+size_t quads_attention_bytes(size_t n_tokens, size_t d_head, size_t d_model);
 
 #endif

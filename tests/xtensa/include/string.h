@@ -7,6 +7,7 @@
 void *memcpy(void *to, const void *from, size_t n_bytes);
 void *memmove(void *to, const void *from, size_t n_bytes);
 void *memset(void *to, int value, size_t n_bytes);
+void *memchr(const void *from, int value, size_t n_bytes);
 int memcmp(const void *a, const void *b, size_t n_bytes);
 
 #endif

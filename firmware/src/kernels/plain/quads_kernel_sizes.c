@@ -1,0 +1,22 @@
+/* As PLAIN in quads_mcu/export/kernels.py; a test compares them. */
+#include "kernels/plain/quads_plain.h"
+
+size_t quads_index_bytes(size_t n_out, size_t n_in, size_t bits) {
+  return n_out * ((n_in * bits + 7) / 8);
+}
+
+size_t quads_linear_bytes(size_t rows, size_t n_in) {
+  (void)rows;
+  return QUADS_TILE_BYTES(n_in);
+}
+
+size_t quads_head_bytes(size_t n_in) {
+  return QUADS_TILE_BYTES(n_in);
+}
+
+/* Scores, padded to 8 bytes, and exponentials of one query. */
+size_t quads_attention_bytes(size_t n_tokens, size_t d_head, size_t d_model) {
+  (void)d_head;
+  (void)d_model;
+  return (n_tokens + 1) / 2 * 8 + 2 * n_tokens;
+}
