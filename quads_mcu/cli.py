@@ -737,7 +737,7 @@ def analyze(
     """Memory, instructions, time and energy on a board, predicted before there is any."""
     from quads_mcu import console
     from quads_mcu.device import boards
-    from quads_mcu.errors import ExportError
+    from quads_mcu.errors import TargetError
     from quads_mcu.report import analysis, analysis_tables
 
     board = boards.load(target)
@@ -751,7 +751,7 @@ def analyze(
         for line in analysis_tables.notes(found):
             console.note(line)
     if found.memory.problem:
-        raise ExportError(found.memory.problem)
+        raise TargetError(found.memory.problem)
 
 
 @app.command()

@@ -7,7 +7,8 @@
     ├── AudioError                           a sound file or a data set cannot be used
     ├── TrainingError                        training cannot start or cannot go on
     ├── ModelFormatError                     a model file is damaged, hostile or of another version
-    ├── ExportError                          a model cannot be represented or does not fit
+    ├── ExportError                          a model cannot be represented
+    │   └── TargetError        exit code 3   a target is unknown or cannot take it; a ConfigError, too
     ├── BuildError                           toolchain missing, or compilation failed
     ├── DeviceError            exit code 3   board or link
     │   ├── LinkError                        port missing, busy, silent or dropped
@@ -54,6 +55,12 @@ class ModelFormatError(QuadsError):
 
 class ExportError(QuadsError):
     """A model cannot be represented in the packed format or does not fit a board."""
+
+
+class TargetError(ExportError, ConfigError):
+    """The target is unknown, has no room, or cannot take what is asked of it."""
+
+    exit_code = 3
 
 
 class BuildError(QuadsError):

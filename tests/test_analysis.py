@@ -187,7 +187,7 @@ def test_a_model_that_does_not_fit_ends_with_its_exit_code(
     monkeypatch.setattr(boards, "load", lambda _: with_memory(AN386, 60_000, 40_000))
     with pytest.raises(ExportError, match="too many") as caught:
         cli.analyze("d64x2", "qemu-an386", 4, 3.0, 80, 31, False)
-    assert caught.value.exit_code == 1
+    assert caught.value.exit_code == 3
     assert "What would fit" in capsys.readouterr().out
 
 

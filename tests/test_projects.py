@@ -163,7 +163,7 @@ def test_unknown_targets_name_the_nearest(run: RunDir) -> None:
     arguments = ["export", "--run", str(run.path), "--target", "esp32-s3"]
     done = CliRunner().invoke(cli.app, arguments)
     assert isinstance(done.exception, ConfigError)
-    assert done.exception.exit_code == 2
+    assert done.exception.exit_code == 3
     assert "did you mean esp32s3" in str(done.exception)
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import Any, TypeVar, get_type_hints
 
-from quads_mcu.errors import ConfigError
+from quads_mcu.errors import ConfigError, TargetError
 from quads_mcu.model_format import FRONTENDS
 from quads_mcu.paths import boards_dir
 
@@ -180,13 +180,13 @@ def load(name: str) -> Board:
     """Return the board called `name`.
 
     Raises:
-        ConfigError: no such board, or its file is malformed.
+        TargetError: no such board. ConfigError: its file is malformed.
     """
     known = names()
     if name not in known:
         near = difflib.get_close_matches(name, known, n=3, cutoff=0.4)
         hint = f"did you mean {' or '.join(near)}" if near else f"known: {', '.join(known)}"
-        raise ConfigError(f"board {name!r} is unknown; {hint}? (`quads-mcu boards` lists all)")
+        raise TargetError(f"board {name!r} is unknown; {hint}? (`quads-mcu boards` lists all)")
     return read(boards_dir() / f"{name}.toml")
 
 

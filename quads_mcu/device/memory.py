@@ -13,7 +13,7 @@ from typing import Any
 from quads_mcu.device import boards
 from quads_mcu.device.boards import CONTENTS, Board, Region
 from quads_mcu.device.elf import Elf
-from quads_mcu.errors import ExportError
+from quads_mcu.errors import TargetError
 
 # Region by content.
 Placement = dict[str, Region]
@@ -67,7 +67,7 @@ def place(board: Board, needs: dict[str, int]) -> list[Usage]:
     Boards without regions (the host) take everything and return [].
 
     Raises:
-        ExportError: nothing has room; names region, bytes needed and available, three ways out.
+        TargetError: nothing has room; names region, bytes needed and available, three ways out.
     """
     if not board.memory:
         return []
@@ -76,7 +76,7 @@ def place(board: Board, needs: dict[str, int]) -> list[Usage]:
         if overflow_bytes(usages) == 0:
             return usages
     nearest = min(candidates, key=overflow_bytes)
-    raise ExportError(overflow_text(board, nearest) + _variants(board, needs))
+    raise TargetError(overflow_text(board, nearest) + _variants(board, needs))
 
 
 def _variants(board: Board, needs: dict[str, int]) -> str:

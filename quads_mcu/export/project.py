@@ -11,7 +11,7 @@ from quads_mcu.console import Progress
 from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.firmware_sizes import FirmwareSizes, padded, result_bytes
-from quads_mcu.errors import ExportError
+from quads_mcu.errors import ExportError, TargetError
 from quads_mcu.export import csource, kernels, pack, planner, rejection
 from quads_mcu.run_dir import RunDir, write_json
 
@@ -141,12 +141,12 @@ def packed(
 def _check_bits(run: RunDir, board: Board, trained: int, bits: int | None) -> None:
     wanted = trained if bits is None else bits
     if wanted not in model_format.BITS:
-        raise ExportError(
+        raise TargetError(
             f"{wanted} bits per weight: {board.name} takes {', '.join(map(str, model_format.BITS))}"
             "; set [quantization] bits in quads.toml to one of them and train again"
         )
     if wanted != trained:
-        raise ExportError(
+        raise TargetError(
             f"{run.path} was trained at {trained} bits, asked for {bits}; set [quantization] "
             f"bits = {bits} in quads.toml and train again (QUADS fits the codebooks in training)"
         )

@@ -14,7 +14,7 @@ from pathlib import Path
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.device.boards import Board
-from quads_mcu.errors import ConfigError, ExportError
+from quads_mcu.errors import ExportError, TargetError
 from quads_mcu.export.project import Cost, packed
 from quads_mcu.export.projects import folder as folders
 from quads_mcu.export.projects.project import WEIGHTS, Project
@@ -66,9 +66,9 @@ def export(
         out: folder of the project; None: in the run's folder.
 
     Raises:
-        ConfigError: the board has no such format, or the format no such weights.
-        ExportError: other bits, a model that cannot be represented or does not fit, or a folder
-            that holds something else.
+        TargetError: the board has no such format, the format no such weights, other bits, or a
+            model that does not fit.
+        ExportError: a model that cannot be represented, or a folder that holds something else.
         StorageError: the folder cannot be written.
     """
     chosen = _format(board, fmt)
@@ -98,12 +98,12 @@ def choose_weights(fmt: str, cost: Cost) -> str:
 
 def _format(board: Board, fmt: str | None) -> str:
     if not board.formats:
-        raise ConfigError(
+        raise TargetError(
             f"{board.name} is no chip: export writes C source for it, without --format and "
             "--weights"
         )
     if fmt is not None and fmt not in board.formats:
-        raise ConfigError(
+        raise TargetError(
             f"--format {fmt}: {board.name} has {', '.join(board.formats)}; choose one of them"
         )
     return fmt or board.formats[0]
@@ -112,7 +112,7 @@ def _format(board: Board, fmt: str | None) -> str:
 def _check_weights(fmt: str, weights: str | None) -> None:
     supported = supported_weights(fmt)
     if weights is not None and weights not in supported:
-        raise ConfigError(
+        raise TargetError(
             f"--weights {weights}: format {fmt} has {' and '.join(supported)}; leave it out, or "
             "choose another --format"
         )

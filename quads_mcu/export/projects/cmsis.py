@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import PurePosixPath
 
 from quads_mcu.device import build, memory
-from quads_mcu.errors import ExportError
+from quads_mcu.errors import TargetError
 from quads_mcu.export.projects import firmware
 from quads_mcu.export.projects.project import Files, Project
 
@@ -46,13 +46,13 @@ def files(project: Project) -> Files:
     """Return the project: program `server`, and `demo` where the port has a microphone.
 
     Raises:
-        ExportError: no port for this chip, or the model fits nowhere.
+        TargetError: no port for this chip, or the model fits nowhere.
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
     """
     board = project.board
     chip = CHIPS.get(board.name)
     if chip is None:
-        raise ExportError(
+        raise TargetError(
             f"there is no bare project for {board.name}; chips that have one: {', '.join(CHIPS)}"
         )
     found = _of_this_chip(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quads_mcu.errors import ExportError
+from quads_mcu.errors import TargetError
 
 # Of a memory-mapped page, of an application's offset and of the blocks that flash erases fastest.
 PAGE_BYTES = 0x1_0000
@@ -46,7 +46,7 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
     application just large enough.
 
     Raises:
-        ExportError: it does not fit; names bytes, limit and ways out.
+        TargetError: it does not fit; names bytes, limit and ways out.
     """
     least = whole_pages(SYSTEM_BYTES + program_bytes)
     app = max(LEAST_APP_BYTES, whole_pages((SYSTEM_BYTES + program_bytes) * 5 // 4))
@@ -61,7 +61,7 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
                 Partition("factory", "app", "factory", APP_OFFSET, app_bytes),
                 *_slots(end, slots if image_bytes else 0, size),
             ]
-    raise ExportError(
+    raise TargetError(
         f"application ({least:,} bytes) and model image ({image:,}) need "
         f"{APP_OFFSET + least + image:,} bytes of flash, the module has {flash_bytes:,}; use fewer "
         "bits per weight ([quantization] bits), a smaller student ([student] preset), or a board "
