@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
+from c_build import require_tool
 from fake_tools import FakeTools
+from project_files import write_project
 
-from quads_mcu.device import boards, project_build
+from quads_mcu.device import boards, flashers, project_build
 from quads_mcu.errors import BuildError
 from quads_mcu.export.projects import FORMATS
 
@@ -95,3 +98,17 @@ def test_second_step_is_not_run_after_a_failure(tools: FakeTools, project: Path)
     with pytest.raises(BuildError, match="CMake Error"):
         run("rp2040", "pico-sdk", project)
     assert len(tools.calls()) == 1
+
+
+def test_a_bare_project_is_really_built_and_ready_to_flash(tmp_path: Path) -> None:
+    require_tool("make")
+    require_tool("arm-none-eabi-gcc")
+    board, folder = boards.load("nrf52840"), tmp_path / "project"
+    write_project("cmsis", board.name, folder)
+    project_build.build(board, "cmsis", folder, lambda *_: None)
+    server = flashers.read(board, folder)
+    demo = flashers.read(board, folder, "demo")
+    assert server.parts[0].offset == 0 and server.n_bytes != demo.n_bytes
+    # Flash begins with the vectors: stack in RAM, reset handler in flash, Thumb.
+    stack, reset = struct.unpack_from("<II", server.parts[0].data)
+    assert 0x2000_0000 < stack <= 0x2004_0000 and reset % 2 == 1 and reset < server.n_bytes
