@@ -55,8 +55,8 @@ BUILDERS = {
     ),
     "platformio": Builder(("pio",), (), "pip install platformio"),
     "cmsis": Builder(
-        ("cmake", "arm-none-eabi-gcc"), (),
-        "apt install cmake gcc-arm-none-eabi libnewlib-arm-none-eabi",
+        ("make", "arm-none-eabi-gcc"), (),
+        "apt install make gcc-arm-none-eabi libnewlib-arm-none-eabi",
     ),
 }  # fmt: skip
 
@@ -79,10 +79,13 @@ def commands(board: Board, fmt: str, folder: Path) -> list[list[str]]:
         place = [str(application.parent.relative_to(folder))] if application else []
         return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", *place]]
     if fmt == "arduino":
-        sketch = _only(folder, "examples/*/*.ino") or _only(folder, "**/*.ino")
+        patterns = ("examples/Server/*.ino", "examples/*/*.ino", "**/*.ino")
+        sketch = next((found for one in patterns if (found := _only(folder, one))), None)
         place = [str(sketch.parent.relative_to(folder))] if sketch else ["."]
         return [["arduino-cli", "compile", "-b", board.project["arduino_fqbn"], "--library", ".",
                  "--output-dir", "build", *place]]  # fmt: skip
+    if fmt == "cmsis":
+        return [["make"]]
     return [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]
 
 
