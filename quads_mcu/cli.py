@@ -34,6 +34,9 @@ ProjectDirOption = Annotated[
     Path | None, typer.Option("--project-dir", help="Exported project of a chip; default: run's.")
 ]
 SeedOption = Annotated[int | None, typer.Option(min=0, max=2**20, help="In place of [train] seed.")]
+DemoOption = Annotated[
+    bool, typer.Option("--demo", help="Chips: the program that listens, not the test server.")
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 HERE = Path("quads.toml")
 DEFAULT_RUN = Path("runs/default")
@@ -384,6 +387,7 @@ def build(
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
     project_dir: ProjectDirOption = None,
+    demo: DemoOption = False,
     sanitize: Annotated[
         bool, typer.Option(help="Host only: address and undefined-behaviour sanitizers.")
     ] = False,
@@ -396,7 +400,7 @@ def build(
     found = RunDir(run)
     board = _board(found, target, project_dir)
     if board.kind == "chip":
-        _build_project(found, board, project_dir)
+        _build_project(found, board, project_dir, "demo" if demo else "server")
         return
     with console.progress() as progress:
         done = builder.build(
@@ -420,14 +424,14 @@ def _board(run: Any, target: str | None, project_dir: Path | None) -> Any:
     return boards.load(target or run.config().target.board)
 
 
-def _build_project(run: Any, board: Any, project_dir: Path | None) -> None:
+def _build_project(run: Any, board: Any, project_dir: Path | None, program: str) -> None:
     from quads_mcu import console
     from quads_mcu.device import project_build
     from quads_mcu.export.projects import folder as folders
 
     folder = folders.find(run, board, project_dir)
     with console.progress() as progress:
-        project_build.build(board, folders.format_of(folder, board), folder, progress)
+        project_build.build(board, folders.format_of(folder, board), folder, program, progress)
     console.note(f"next: quads-mcu flash --target {board.name} --project-dir {folder}")
     console.result(str(folder))
 
@@ -449,9 +453,7 @@ def flash(
         bool,
         typer.Option("--running", help="With --model-only: over the link of the running firmware."),
     ] = False,
-    demo: Annotated[
-        bool, typer.Option("--demo", help="Of two programs the one that listens, not the server.")
-    ] = False,
+    demo: DemoOption = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
     ] = False,

@@ -95,6 +95,28 @@ def test_a_second_flash_replaces_the_first(tmp_path: Path) -> None:
     assert holds(chip, expected)
 
 
+@pytest.mark.parametrize("kind", ["esp32s3", "esp32", "esp32c3"])
+@pytest.mark.parametrize("stub", [True, False], ids=["stub", "ROM"])
+def test_the_simulated_chip_alone(kind: str, stub: bool, tmp_path: Path) -> None:
+    """esptool without our code: what it writes, verifies and reads back, in both modes."""
+    data = b"QUADS" * 5000 + bytes(20_000)
+    (tmp_path / "data").write_bytes(data)
+    chip = Chip(kind, 4 << 20)
+    chip.flash[0x20000:0x30000] = bytes(0x10000)  # has to be erased
+    with RomLoader(chip, tmp_path / "port") as loader:
+        command = [sys.executable, "-m", "esptool", "--port", loader.port]
+        command += [] if stub else ["--no-stub"]
+        for verb in (
+            ["write-flash", "0x20000", str(tmp_path / "data")],
+            ["read-flash", "0x20000", "2048", str(tmp_path / "read")],
+        ):
+            done = subprocess.run([*command, *verb], capture_output=True, text=True, check=False)
+            assert done.returncode == 0, done.stdout + done.stderr
+        assert ("stub" in loader.log) == stub
+    assert chip.flash[0x20000 : 0x20000 + len(data)] == data
+    assert (tmp_path / "read").read_bytes() == data[:2048]
+
+
 # --- faults ---------------------------------------------------------------------------------
 
 PULLS = [

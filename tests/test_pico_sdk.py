@@ -67,6 +67,8 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     warnings = f"-DCMAKE_C_FLAGS=-mcpu=cortex-m0plus -mthumb {' '.join(WARNINGS)} -std=c11"
     configure(folder, f"-DPICO_SDK_PATH={STUB}", warnings)
     run([cmake(), "--build", str(folder / "build"), "-j2"])
+    assert not (folder / "build" / "quads_demo.bin").exists()
+    run([cmake(), "--build", str(folder / "build"), "-j2", "-t", "quads_demo"])
     return folder / "build"
 
 

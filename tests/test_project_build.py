@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import pytest
+from c_build import require_tool
 from fake_tools import FakeTools
+from project_files import write_project
 
-from quads_mcu.device import boards, project_build
+from quads_mcu.device import boards, flashers, project_build
 from quads_mcu.errors import BuildError
 from quads_mcu.export.projects import FORMATS
 
 CASES = [
-    ("esp32s3", "esp-idf", [["idf.py", "build"]]),
-    ("esp32s3", "platformio", [["pio", "run", "-e", "server", "-e", "listen"]]),
-    ("rp2040", "pico-sdk", [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]),
-    ("stm32f411", "cmsis", [["make"]]),
-    ("nrf52840", "zephyr",
-     [["west", "build", "-b", "nrf52840dk/nrf52840", "-d", "build", "samples/quads"]]),
-    ("arduino-nano33ble", "arduino",
+    ("esp32s3", "esp-idf", "server", [["idf.py", "build"]]),
+    ("esp32s3", "platformio", "server", [["pio", "run", "-e", "server"]]),
+    ("rp2040", "pico-sdk", "server",
+     [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]),
+    ("rp2040", "pico-sdk", "demo",
+     [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build", "-t", "quads_demo"]]),
+    ("stm32f411", "cmsis", "server", [["make"]]),
+    ("nrf52840", "cmsis", "demo", [["make", "demo"]]),
+    ("nrf52840", "zephyr", "server",
+     [["west", "build", "-b", "nrf52840dk/nrf52840", "-d", "build/server", "sample"]]),
+    ("nrf52840", "zephyr", "demo",
+     [["west", "build", "-b", "nrf52840dk/nrf52840", "-d", "build/demo", "sample", "--",
+       "-DEXTRA_CONF_FILE=demo.conf"]]),
+    ("arduino-nano33ble", "arduino", "demo",
      [["arduino-cli", "compile", "-b", "arduino:mbed_nano:nano33ble", "--library", ".",
        "--output-dir", "build/Listen", "examples/Listen"]]),
 ]  # fmt: skip
+IDS = [f"{fmt}-{program}" for _, fmt, program, _ in CASES]
 
 
 @pytest.fixture
@@ -34,25 +45,31 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTools:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
-    for name in ("samples/quads/prj.conf", "examples/Listen/Listen.ino"):
-        (folder / name).parent.mkdir(parents=True)
-        (folder / name).touch()
+    folder.mkdir()
     return folder
 
 
-def run(name: str, fmt: str, folder: Path) -> list[tuple[str, float, float]]:
+def run(
+    name: str, fmt: str, folder: Path, program: str = "server"
+) -> list[tuple[str, float, float]]:
     seen: list[tuple[str, float, float]] = []
-    project_build.build(boards.load(name), fmt, folder, lambda *values: seen.append(values))
+    board = boards.load(name)
+    project_build.build(board, fmt, folder, program, lambda *values: seen.append(values))
     return seen
 
 
-@pytest.mark.parametrize(("name", "fmt", "commands"), CASES, ids=[case[1] for case in CASES])
+@pytest.mark.parametrize(("name", "fmt", "program", "commands"), CASES, ids=IDS)
 def test_each_format_is_built_by_its_tool(
-    name: str, fmt: str, commands: list[list[str]], tools: FakeTools, project: Path
+    name: str,
+    fmt: str,
+    program: str,
+    commands: list[list[str]],
+    tools: FakeTools,
+    project: Path,
 ) -> None:
-    for program in {command[0] for command in commands} | {"arm-none-eabi-gcc"}:
-        tools.add(program, ([], 0, "[1/7] Building C object\n[7/7] Linking"))
-    seen = run(name, fmt, project)
+    for tool in {command[0] for command in commands} | {"arm-none-eabi-gcc"}:
+        tools.add(tool, ([], 0, "[1/7] Building C object\n[7/7] Linking"))
+    seen = run(name, fmt, project, program)
     assert tools.calls() == commands
     assert ("building", 7, 7) in seen and seen[-1] == ("building", 1, 1)
     assert "$ " + " ".join(commands[-1]) in (project / "quads_build.log").read_text()
@@ -62,12 +79,17 @@ def test_every_format_has_a_builder() -> None:
     assert set(project_build.BUILDERS) == set(FORMATS)
 
 
-@pytest.mark.parametrize(("name", "fmt", "commands"), CASES, ids=[case[1] for case in CASES])
+@pytest.mark.parametrize(("name", "fmt", "program", "commands"), CASES, ids=IDS)
 def test_missing_tool_says_how_to_get_it_and_how_to_do_without(
-    name: str, fmt: str, commands: list[list[str]], tools: FakeTools, project: Path
+    name: str,
+    fmt: str,
+    program: str,
+    commands: list[list[str]],
+    tools: FakeTools,
+    project: Path,
 ) -> None:
     with pytest.raises(BuildError, match="missing; it builds") as problem:
-        run(name, fmt, project)
+        run(name, fmt, project, program)
     text = str(problem.value)
     assert commands[0][0] in text and f"cd {project} && {' '.join(commands[0])}" in text
     assert "To get it: " in text and not tools.calls()
@@ -95,3 +117,18 @@ def test_second_step_is_not_run_after_a_failure(tools: FakeTools, project: Path)
     with pytest.raises(BuildError, match="CMake Error"):
         run("rp2040", "pico-sdk", project)
     assert len(tools.calls()) == 1
+
+
+def test_a_bare_project_is_really_built_and_ready_to_flash(tmp_path: Path) -> None:
+    require_tool("make")
+    require_tool("arm-none-eabi-gcc")
+    board, folder = boards.load("nrf52840"), tmp_path / "project"
+    write_project("cmsis", board.name, folder)
+    for program in ("server", "demo"):
+        project_build.build(board, "cmsis", folder, program, lambda *_: None)
+    server = flashers.read(board, folder)
+    demo = flashers.read(board, folder, "demo")
+    assert server.parts[0].offset == 0 and server.n_bytes != demo.n_bytes
+    # Flash begins with the vectors: stack in RAM, reset handler in flash, Thumb.
+    stack, reset = struct.unpack_from("<II", server.parts[0].data)
+    assert 0x2000_0000 < stack <= 0x2004_0000 and reset % 2 == 1 and reset < server.n_bytes

@@ -86,36 +86,40 @@ def missing(fmt: str) -> list[str]:
     return lacks + [f"${name}" for name in builder.variables if not os.environ.get(name)]
 
 
-def commands(board: Board, fmt: str, folder: Path) -> list[list[str]]:
-    """Return the commands that build the project in `folder`, to be run there."""
+def commands(board: Board, fmt: str, program: str) -> list[list[str]]:
+    """Return the commands that build a program of a project, to be run in its folder.
+
+    program: "server", which answers tests, or "demo", which listens; an esp-idf project has one
+    that does both.
+    """
+    demo = program == "demo"
     if fmt == "esp-idf":
         return [["idf.py", "build"]]
     if fmt == "platformio":
-        return [["pio", "run", "-e", "server", "-e", "listen"]]
+        return [["pio", "run", "-e", "listen" if demo else "server"]]
     if fmt == "cmsis":
-        return [["make"]]
+        return [["make", *(["demo"] if demo else [])]]
     if fmt == "zephyr":
-        application = next(iter(sorted(folder.glob("**/prj.conf"))), folder)
-        place = str(application.parent.relative_to(folder))
-        return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", place]]
-    if fmt == "arduino":
-        name = board.project["arduino_fqbn"]
-        sketches = sorted(path.parent for path in folder.glob("examples/*/*.ino"))
+        place = f"build/{program}"
+        more = ["--", "-DEXTRA_CONF_FILE=demo.conf"] if demo else []
         return [
-            ["arduino-cli", "compile", "-b", name, "--library", ".", "--output-dir",
-             f"build/{sketch.name}", str(sketch.relative_to(folder))]
-            for sketch in sketches
-        ]  # fmt: skip
-    return [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]
+            ["west", "build", "-b", board.project["zephyr_board"], "-d", place, "sample", *more]
+        ]
+    if fmt == "arduino":
+        sketch, name = ("Listen" if demo else "Server"), board.project["arduino_fqbn"]
+        return [["arduino-cli", "compile", "-b", name, "--library", ".", "--output-dir",
+                 f"build/{sketch}", f"examples/{sketch}"]]  # fmt: skip
+    which = ["-t", "quads_demo"] if demo else []
+    return [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build", *which]]
 
 
-def build(board: Board, fmt: str, folder: Path, progress: Progress) -> None:
-    """Build the project of format `fmt` in `folder`; what was printed goes to its quads_build.log.
+def build(board: Board, fmt: str, folder: Path, program: str, progress: Progress) -> None:
+    """Build `program` of the project in `folder`; what was printed goes to its quads_build.log.
 
     Raises:
         BuildError: a tool is missing, or it failed; says what to do by hand.
     """
-    steps = commands(board, fmt, folder)
+    steps = commands(board, fmt, program)
     by_hand = " && ".join([f"cd {folder}", *(" ".join(step) for step in steps)])
     if lacks := missing(fmt):
         raise BuildError(

@@ -16,7 +16,7 @@ from quads_mcu.device.flashers import plan as plans
 from quads_mcu.device.flashers.plan import Part, Plan
 from quads_mcu.errors import DeviceError, InstallationError, LinkError
 
-PRODUCTS = ("build/*/*.ino.elf", ".pio/build/*/firmware.elf", "build/zephyr/zephyr.elf")
+PRODUCTS = ("build/*/*.ino.elf", ".pio/build/*/firmware.elf", "build/*/zephyr/zephyr.elf")
 # USB vendor and products: application and boot loader (boards.txt of arduino:mbed_nano).
 USB_IDS = {"arduino-nano33ble": {(0x2341, 0x805A), (0x2341, 0x005A)}}
 

@@ -10,6 +10,7 @@ incomplete, because both carry their SHA-256. The ROM's loader takes the next fl
 from __future__ import annotations
 
 import json
+import os
 import struct
 from dataclasses import replace
 from pathlib import Path
@@ -83,7 +84,7 @@ def _from_idf(folder: Path) -> list[Part] | None:
             roles.get(name, WEIGHTS if Path(name).name == MODEL else Path(name).stem),
             offset,
             plan.read(path.parent / name),
-            str(path.parent / name),
+            os.path.normpath(path.parent / name),
         )
         for name, offset in files.items()
     ]

@@ -34,7 +34,7 @@ BOOTSEL = (
     "hold BOOTSEL while you plug the board in, and run the command again; on Linux picotool needs "
     "its udev rules (99-picotool.rules of its sources) or root"
 )
-FOLDERS = ("build/*.", "build/*/*.ino.", ".pio/build/*/firmware.", "build/zephyr/zephyr.")
+FOLDERS = ("build/*.", "build/*/*.ino.", ".pio/build/*/firmware.", "build/*/zephyr/zephyr.")
 
 
 def read(board: Board, folder: Path, program: str) -> Plan:

@@ -26,7 +26,7 @@ TOOLS = {
     "openocd": "apt install openocd",
     "probe-rs": "cargo install probe-rs-tools --locked",
 }
-ELF_PRODUCTS = ("build/*.elf", "build/zephyr/zephyr.elf", ".pio/build/*/firmware.elf")
+ELF_PRODUCTS = ("build/*.elf", "build/*/zephyr/zephyr.elf", ".pio/build/*/firmware.elf")
 NO_PROBE = (
     r"[Nn]o (?:connected |available |target )?(?:debug probe|probe|device|J-Link)|open failed"
 )
