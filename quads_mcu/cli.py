@@ -33,6 +33,7 @@ TargetOption = Annotated[
 ProjectDirOption = Annotated[
     Path | None, typer.Option("--project-dir", help="Exported project of a chip; default: run's.")
 ]
+SeedOption = Annotated[int | None, typer.Option(min=0, max=2**20, help="In place of [train] seed.")]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 HERE = Path("quads.toml")
 DEFAULT_RUN = Path("runs/default")
@@ -110,6 +111,7 @@ def synth(
 def train(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
+    seed: SeedOption = None,
     resume: Annotated[
         bool, typer.Option("--resume/--restart", help="Go on where the run stopped, or anew.")
     ] = True,
@@ -120,7 +122,7 @@ def train(
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     with console.progress() as progress:
         outcome = training.train(settings, RunDir(run), progress, resume=resume)
     console.table("Training", ("", "validation accuracy"), outcome.rows())
@@ -553,6 +555,7 @@ def run(
     project: ProjectOption = HERE,
     run: RunOption = DEFAULT_RUN,
     target: TargetOption = None,
+    seed: SeedOption = None,
 ) -> None:
     """The whole way: train, export, build, start the board, test; ends with the table."""
     from quads_mcu import config, console
@@ -564,7 +567,7 @@ def run(
     from quads_mcu.run_dir import RunDir
     from quads_mcu.training import train as training
 
-    settings = config.load(project)
+    settings = config.load(project).with_train_seed(seed)
     board = boards.load(target or settings.target.board)
     found = RunDir(run)
     with console.progress() as progress:

@@ -43,6 +43,9 @@ class ProjectSection:
 
     name: str = _setting("voice", "Name of the project; appears in reports and firmware.")
     seed: int = _setting(0, "Seed of everything random.", low=0, high=2**31 - 1)
+    base: str = _setting(
+        "", "Project file beside this one that holds for every setting not written here."
+    )
 
 
 @dataclass(frozen=True)
@@ -62,7 +65,14 @@ class DataSection:
     fsc: str = _setting("", "Folder of Fluent Speech Commands; empty for none.")
     slurp: str = _setting("", "Folder of SLURP; empty for none.")
     unknown: list[str] = _setting(
-        [], "Speech and noise that is no command: manifests (FILE#test: one split) or folders."
+        [],
+        "What is no command: manifests (FILE#test: one split), folders, texts (.txt, .csv).",
+    )
+    unknown_texts: int = _setting(
+        1000,
+        "Of a file of texts under unknown: how many are spoken (espeak-ng).",
+        low=1,
+        high=1_000_000,
     )
     unknown_share: float = _setting(
         0.4, "Largest share of an epoch that is unknown speech.", low=0.0, high=0.95
@@ -100,7 +110,7 @@ class StudentSection:
     preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
     init: str = _setting(
         "random",
-        'Initialisation: "random", or a Whisper encoder (as under [teacher] weights), cut to size.',
+        '"random", "teacher" (as fine-tuned), or a Whisper encoder as in [teacher]; cut to size.',
     )
 
 
@@ -132,6 +142,12 @@ class TeacherSection:
 class TrainSection:
     """[train]"""
 
+    seed: int = _setting(
+        0,
+        "Another training of the student, on the same data with the same teacher.",
+        low=0,
+        high=2**20,
+    )
     warmup_epochs: int = _setting(
         14, "Distillation epochs before the first cycle.", low=0, high=10_000
     )
@@ -150,6 +166,12 @@ class TrainSection:
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     alpha: float = _setting(
         0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0
+    )
+    token_share: float = _setting(
+        0.0,
+        "Share of the feature loss on each token of a teacher that hears the same variation.",
+        low=0.0,
+        high=1.0,
     )
     logit_share: float = _setting(
         0.0, "Share of the teacher's answers in the classification loss.", low=0.0, high=1.0
@@ -183,6 +205,9 @@ class AugmentSection:
     noise_probability: float = _setting(0.5, "Share of utterances with noise.", low=0, high=1)
     snr_db: list[float] = _setting([6.0, 24.0], "Lowest and highest signal-to-noise ratio, dB.")
     reverb_probability: float = _setting(0.2, "Share with a room response.", low=0, high=1)
+    narrowband_probability: float = _setting(
+        0.0, "Share whose speech ends at 3.4-4 kHz, as a telephone's does.", low=0, high=1
+    )
     gain_db: float = _setting(10.0, "Gain is drawn from +- this, dB.", low=0, high=40)
     shift_s: float = _setting(0.2, "Largest shift within the window, s.", low=0, high=10)
     speed: float = _setting(0.1, "Speed factor is drawn from 1 +- this.", low=0, high=0.5)
@@ -287,6 +312,11 @@ class Config:
     # The folder that relative paths start from: where quads.toml lies.
     root: Path = field(default=Path(), compare=False)
 
+    def with_train_seed(self, seed: int | None) -> Config:
+        """Return these settings with another [train] seed, unless it is None."""
+        train = self.train if seed is None else dataclasses.replace(self.train, seed=seed)
+        return dataclasses.replace(self, train=train)
+
     def resolve(self, path: str) -> Path:
         """Return `path` as written if absolute, else relative to the project file.
 
@@ -305,6 +335,32 @@ def load(path: Path) -> Config:
     """
     if path.is_dir():
         path = path / FILE_NAME
+    tree = _with_base(_read_tree(path), path)
+    return from_tree(tree, where=str(path), root=path.parent)
+
+
+def _with_base(tree: dict[str, Any], path: Path) -> dict[str, Any]:
+    """Return `tree` with what it does not say taken from [project] base."""
+    project = tree.get("project")
+    base = project.get("base") if isinstance(project, dict) else None
+    if not base:
+        return tree
+    if not isinstance(base, str) or Path(base).name != base:
+        raise ConfigError(
+            f"{path}: [project] base = {base!r} must be the name of a file in the same folder"
+        )
+    whole = _read_tree(path.parent / base)
+    found = from_tree(whole, where=str(path.parent / base))
+    if found.project.base:
+        raise ConfigError(f"{path}: [project] base = {base!r} has a base itself; name that one")
+    for name, section in tree.items():
+        # A table of intents, slots or values is one thing: it replaces the other.
+        joined = name not in ("intents", "slots", "values") and isinstance(section, dict)
+        whole[name] = whole.get(name, {}) | section if joined else section
+    return whole
+
+
+def _read_tree(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
@@ -312,10 +368,9 @@ def load(path: Path) -> Config:
     except (OSError, UnicodeDecodeError) as problem:
         raise ConfigError(f"{path}: cannot be read: {problem}") from None
     try:
-        tree = tomllib.loads(text)
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as problem:
         raise ConfigError(f"{path}: not valid TOML: {problem}") from None
-    return from_tree(tree, where=str(path), root=path.parent)
 
 
 def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Config:

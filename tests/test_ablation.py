@@ -43,8 +43,8 @@ def test_a_cell_changes_only_what_it_is_about() -> None:
     cell = ablation.cell_config(config, ablation.Cell("pre-trained", "mct", 4, 0))
     assert cell == config
     cell = ablation.cell_config(config, ablation.Cell("random", "mct", 2, 2))
-    assert cell.student.init == "random" and cell.project.seed == 2 and cell.quantization.bits == 2
-    assert cell.train == config.train
+    assert cell.student.init == "random" and cell.train.seed == 2 and cell.quantization.bits == 2
+    assert cell.train == dataclasses.replace(config.train, seed=2)
 
 
 def test_refusals(tmp_path: Path) -> None:

@@ -136,6 +136,20 @@ def test_gain_stays_within_bounds_and_does_not_clip(gain_db: float) -> None:
         assert np.count_nonzero(np.abs(varied) >= 32767) <= 1
 
 
+def test_a_narrow_band_ends_below_4_khz_and_leaves_the_rest() -> None:
+    from scipy.signal import welch
+
+    pcm = (3000 * rng(0).standard_normal(32_000)).astype(np.int16)
+    narrow = dataclasses.replace(OFF, narrowband_probability=1)
+    varied = Augmenter(narrow)(pcm, rng(1))
+    frequencies, before = welch(pcm, 16_000, nperseg=1024)
+    _, after = welch(varied, 16_000, nperseg=1024)
+    gain_db = 10 * np.log10(after / before)
+    assert np.abs(gain_db[frequencies < 3100]).max() < 1
+    assert gain_db[frequencies > 4050].max() < -40
+    assert np.array_equal(Augmenter(OFF)(pcm, rng(1)), pcm)
+
+
 def test_reverberation_decays_and_keeps_the_power() -> None:
     pcm = np.zeros(32_000, np.float32)
     pcm[1000] = 10_000

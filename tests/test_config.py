@@ -50,6 +50,33 @@ def test_a_folder_means_its_quads_toml(tmp_path: Path) -> None:
     assert project.load(tmp_path).audio == AudioSection(n_mels=80)
 
 
+def test_base_holds_for_what_is_not_written(tmp_path: Path) -> None:
+    (tmp_path / "whole.toml").write_text(
+        '[project]\nname = "a"\n[intents]\non = ["on"]\noff = ["off"]\n'
+        "[train]\ncycles = 7\nalpha = 0.25\n",
+        encoding="utf-8",
+    )
+    text = '[project]\nbase = "whole.toml"\n[intents]\ngo = ["go"]\n[train]\nalpha = 0.75\n'
+    config = project.load(write(tmp_path, text))
+    assert config.train == TrainSection(cycles=7, alpha=0.75)
+    assert config.intents == {"go": ["go"]}
+    assert (config.project.name, config.root) == ("a", tmp_path)
+
+
+def test_base_is_one_file_of_the_same_folder(tmp_path: Path) -> None:
+    for name in ("../other.toml", "/etc/passwd", "a/b.toml"):
+        message = refused(tmp_path, f'[project]\nbase = "{name}"\n')
+        assert message.startswith(f"[project] base = {name!r} must be the name of a file")
+    message = refused(tmp_path, '[project]\nbase = "quads.toml"\n')
+    assert message == "[project] base = 'quads.toml' has a base itself; name that one"
+    (tmp_path / "wrong.toml").write_text("[train]\nalpha = 2\n", encoding="utf-8")
+    path = write(tmp_path, '[project]\nbase = "wrong.toml"\n[train]\nalpha = 0.5\n')
+    with pytest.raises(ConfigError, match=r"wrong\.toml: \[train\] alpha = 2"):
+        project.load(path)
+    with pytest.raises(ConfigError, match=r"none\.toml: no such file"):
+        project.load(write(tmp_path, '[project]\nbase = "none.toml"\n'))
+
+
 def test_settings_are_taken(tmp_path: Path) -> None:
     text = """
     [intents]

@@ -115,7 +115,7 @@ def test_fsc_errors_name_the_path(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=r"test_data.csv: no column 'object', 'location'"):
         layouts.read_fsc(folder)
     path.unlink()
-    with pytest.raises(ConfigError, match=r"test_data.csv: manifest cannot be read"):
+    with pytest.raises(ConfigError, match=r"test_data.csv: cannot be read"):
         layouts.read_fsc(folder)
 
 

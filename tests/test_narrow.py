@@ -15,7 +15,7 @@ from test_whisper_weights import openai, transformers
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions, Preset
 from quads_mcu.model.encoder import Encoder
-from quads_mcu.model.whisper import WhisperEncoder
+from quads_mcu.model.whisper import Weights, WhisperEncoder, read_encoder
 from quads_mcu.slots import Slot
 from quads_mcu.training import narrow
 from quads_mcu.training.problem import Batch, Problem, Split, real_mel
@@ -161,24 +161,26 @@ def test_initial_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     rng = np.random.default_rng(0)
     mel = rng.integers(-128, 128, (6, 20, 80)).astype(np.int8)
     equal = Dimensions(80, 20, 128, 2, 2, 3)
-    state = narrow.initial_state(path, problem(equal, mel), 0, silent)
+
+    def start(task: Problem) -> Weights:
+        return narrow.initial_state(read_encoder(path), path.name, task, 0, silent)
+
+    state = start(problem(equal, mel))
     assert state["positions"].shape == (10, 128) and not (tmp_path / "cache").exists()
 
     smaller = Dimensions(80, 20, 64, 1, 1, 3)
-    cut = narrow.initial_state(path, problem(smaller, mel), 0, silent)
+    cut = start(problem(smaller, mel))
     assert cut["positions"].shape == (10, 64) and "layers.1.query.weight" not in cut
 
     def never(*arguments: object) -> None:
         raise AssertionError("cut a second time")
 
     monkeypatch.setattr(narrow, "narrowed", never)
-    again = narrow.initial_state(path, problem(smaller, mel), 0, silent)
+    again = start(problem(smaller, mel))
     assert all(np.array_equal(cut[name], again[name]) for name in cut)
     with pytest.raises(AssertionError, match="a second time"):
-        narrow.initial_state(path, problem(smaller, mel[:5]), 0, silent)
+        start(problem(smaller, mel[:5]))
     with pytest.raises(TrainingError, match="was trained on 80 mel bands, the student has 40"):
-        narrow.initial_state(path, problem(Dimensions(40, 20, 64, 1, 1, 3), mel), 0, silent)
+        start(problem(Dimensions(40, 20, 64, 1, 1, 3), mel))
     with pytest.raises(TrainingError, match="100 encoder positions, the Whisper file 20"):
-        narrow.initial_state(
-            path, problem(dataclasses.replace(equal, n_frames=200), mel), 0, silent
-        )
+        start(problem(dataclasses.replace(equal, n_frames=200), mel))

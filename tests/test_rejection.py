@@ -140,7 +140,7 @@ def test_an_epoch_holds_all_commands_and_its_share_of_unknown_speech() -> None:
         train=TrainSection(batch_size=5),
         augment=AugmentSection(noise_probability=0, reverb_probability=0, speed=0),
     )
-    batches = data.AugmentedBatches(utterances, config, [], 40, 20)
+    batches = data.AugmentedBatches(utterances, config, [], 40, 20, 0)
     assert len(batches) == 4  # 12 + 4 utterances
     epochs = [np.concatenate([rows for rows, _ in batches(epoch)]) for epoch in range(12)]
     for rows in epochs:

@@ -13,9 +13,10 @@ import numpy as np
 import pytest
 import soundfile
 
-from quads_mcu.audio import synth
+from quads_mcu import config as project
+from quads_mcu.audio import sources, synth
 from quads_mcu.audio.layouts import read_manifest
-from quads_mcu.audio.synth import synthesize, synthesize_templates
+from quads_mcu.audio.synth import synthesize, synthesize_templates, synthesize_texts
 from quads_mcu.errors import AudioError, ConfigError, InstallationError
 
 PHRASES = {
@@ -261,3 +262,42 @@ def test_templates_fill_the_columns_of_their_slots(tmp_path: Path) -> None:
         synthesize_templates(templates, values, ["drink"], tmp_path / "x", 1, 0, silent_progress)
     with pytest.raises(ConfigError, match=r"\[data\] templates in quads.toml is empty"):
         synthesize_templates([], values, slots, tmp_path / "x", 1, 0, silent_progress)
+
+
+def test_texts_are_spoken_once_by_speakers_of_their_split(tmp_path: Path) -> None:
+    texts = [f"sentence number {number}" for number in range(16)]
+    odd = ["???", "x" * 2000, "nul\0byte", "lone \udc80 surrogate"]
+    found = rows(synthesize_texts([*odd, *texts], tmp_path / "out", 3, silent_progress))
+    assert sorted(row["transcript"] for row in found) == sorted(texts)
+    assert [row["split"] for row in found].count("train") == 12
+    timbres = {
+        split: {row["speaker"].partition("+")[2] for row in found if row["split"] == split}
+        for split in ("train", "valid", "test")
+    }
+    assert not timbres["train"] & (timbres["valid"] | timbres["test"])
+    with pytest.raises(ConfigError, match="none of 4 texts can be spoken"):
+        synthesize_texts(odd, tmp_path / "none", 3, silent_progress)
+
+
+@pytest.mark.parametrize("name", ["other.txt", "other.csv"])
+def test_a_file_of_texts_is_unknown_speech(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    monkeypatch.setenv("QUADS_CACHE", str(tmp_path / "cache"))
+    commands = synthesize({"on": ["on"], "off": ["off"]}, tmp_path / "c", 2, 0, silent_progress)
+    texts = [f"what about {number}" for number in range(20)]
+    table = "text,intent\n" + "".join(f"{text},x\n" for text in texts)
+    (tmp_path / name).write_text(table if name.endswith("csv") else "\n".join(["", *texts]))
+    tree = {
+        "data": {"manifests": [str(commands)], "unknown": [f"{name}#train,valid"],
+                 "unknown_texts": 16},
+    }  # fmt: skip
+    config = project.from_tree(tree, where="test", root=tmp_path)
+    dataset = sources.load(config, silent_progress)
+    assert dataset.problems == [] and dataset.labels == ["off", "on", "unknown"]
+    spoken = [item for item in dataset.utterances if item.label == "unknown"]
+    assert [item.split for item in spoken].count("train") == 12
+    assert [item.split for item in spoken].count("valid") == 2 == len(spoken) - 12
+    (tmp_path / name).write_text("text,intent\n" if name.endswith("csv") else "\n\n")
+    with pytest.raises(ConfigError, match=f"{name}: not a single text"):
+        sources.load(config, silent_progress)

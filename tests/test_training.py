@@ -20,7 +20,7 @@ from safetensors.numpy import load_file
 from quads_mcu import config as project
 from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, StorageError, TrainingError
-from quads_mcu.model import codebook
+from quads_mcu.model import codebook, dimensions, whisper
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.run_dir import RunDir
@@ -86,7 +86,7 @@ def problem(stop_at: int | None = None, **changes: Any) -> Problem:
 
     rng = np.random.default_rng(2)
     taught = TeacherOutputs(
-        rng.normal(size=(48, 24)).astype(np.float32), np.zeros((48, 3), np.float32), 1.0
+        rng.normal(size=(48, 24)).astype(np.float32), np.zeros((48, 3), np.float32), 1.0, {}
     )
     whole = Problem(DIMS, SLOTS, data, split(30, 3), batches, 6, taught, fingerprint="data")
     return dataclasses.replace(whole, **changes)
@@ -426,6 +426,68 @@ def test_train_command(
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, alpha=0.1))
     with pytest.raises(ConfigError, match=r"\[train\] alpha"):
         train.train(other, place, silent)
+
+
+@pytest.mark.parametrize("fine_tune_epochs", [0, 1])
+def test_a_student_starts_from_what_the_teacher_became(
+    corpus: Path, fine_tune_epochs: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dimensions.PRESETS, "d64x1", dimensions.Preset(64, 1, 1))
+    config = corpus_config(corpus, fine_tune_epochs)
+    of_file = whisper.read_encoder(corpus / "teacher.npz")
+    config = dataclasses.replace(
+        config,
+        audio=dataclasses.replace(config.audio, n_mels=80),
+        student=project.StudentSection(preset="d64x1", init="teacher"),
+    )
+    for _ in range(2):  # The second time from the cache.
+        problem = train.load_problem(config, silent)
+        assert problem.teacher is not None and problem.initial is not None
+        start = problem.initial["encoder.layers.0.query.weight"]
+        unchanged = np.array_equal(start, of_file.tensors["layers.0.query.weight"])
+        assert unchanged == (fine_tune_epochs == 0)
+        student = Student(problem.dims)
+        state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
+        student.load_state_dict(state)
+        with torch.no_grad():
+            z, logits = student(real_mel(problem.train.mel))
+        np.testing.assert_allclose(z, problem.teacher.features, atol=1e-4)
+        np.testing.assert_allclose(logits, problem.teacher.logits, atol=1e-3)
+
+    other = dataclasses.replace(config.train, seed=1)
+    again = train.load_problem(dataclasses.replace(config, train=other), silent)
+    assert again.fingerprint == problem.fingerprint
+    orders = [np.concatenate([rows for rows, _ in p.batches(0)]) for p in (problem, again)]
+    assert not np.array_equal(*orders)
+    section = dataclasses.replace(config.teacher, weights="")
+    with pytest.raises(ConfigError, match=r"needs a teacher: set \[teacher\] weights"):
+        train.load_problem(dataclasses.replace(config, teacher=section), silent)
+
+
+def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
+    config = corpus_config(corpus)
+    config = dataclasses.replace(
+        config,
+        audio=dataclasses.replace(config.audio, n_mels=80),
+        train=dataclasses.replace(
+            config.train, token_share=1.0, alpha=1.0, warmup_epochs=8, cycles=0, final_epochs=0
+        ),
+    )
+    problem = train.load_problem(config, silent)
+    assert problem.teacher_tokens is not None and problem.teacher is not None
+    mel = real_mel(problem.train.mel)
+    whole = problem.teacher_tokens(mel)
+    assert whole.shape == (len(mel), problem.dims.n_tokens, 64) and not whole.requires_grad
+    np.testing.assert_allclose(whole.mean(dim=1), problem.teacher.features, atol=1e-4)
+    place = RunDir(corpus / "run")
+    losses = [e["loss"] for e in train.train(config, place, silent).history]
+    assert losses[-1] < 0.7 * losses[0]
+    for changed, message in (
+        ({"audio": dataclasses.replace(config.audio, n_mels=40)}, "80 mel bands, the student 40"),
+        ({"teacher": project.TeacherSection()}, "token_share needs a teacher"),
+    ):
+        with pytest.raises(ConfigError, match=message):
+            train.load_problem(dataclasses.replace(config, **changed), silent)
 
 
 def test_train_command_refuses_an_unfit_whisper_file(corpus: Path) -> None:

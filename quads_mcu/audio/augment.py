@@ -1,4 +1,4 @@
-"""Augmentation of utterance windows: speed, shift, room, noise, gain; and SpecAugment masks.
+"""Augmentation of utterance windows: speed, shift, band, room, noise, gain; SpecAugment masks.
 
 Everything random comes from the `numpy.random.Generator` given, in a fixed order.
 """
@@ -21,13 +21,15 @@ _CUT = SAMPLE_RATE // 20
 _RT60_S = (0.15, 0.6)
 _RESPONSE_S = 0.4
 _DIRECT_RATIO_DB = (0.0, 12.0)
+_NARROWBAND_HZ = (3400.0, 4000.0)
+_ROLL_OFF_HZ = 200.0
 _FIRST_REFLECTION = SAMPLE_RATE // 500
 
 
 class Augmenter:
     """Draws one variation of an utterance window per call.
 
-    Order: speed, shift, room response, noise, gain. A window of zeros comes back unchanged.
+    Order: speed, shift, band, room response, noise, gain. A window of zeros comes back unchanged.
 
     Args:
         settings: [augment] of quads.toml.
@@ -53,6 +55,8 @@ class Augmenter:
         settings = self._settings
         speech = _change_speed(pcm[start:stop].astype(np.float32), settings.speed, rng)
         window = _place(speech, start, len(pcm), round(settings.shift_s * SAMPLE_RATE), rng)
+        if settings.narrowband_probability and rng.random() < settings.narrowband_probability:
+            window = _cut_band(window, rng.uniform(*_NARROWBAND_HZ))
         if rng.random() < settings.reverb_probability:
             window = _reverberate(window, rng)
         if rng.random() < settings.noise_probability:
@@ -148,6 +152,15 @@ def _place(
     if last > first:
         window[first:last] = speech[first - position : last - position]
     return window
+
+
+def _cut_band(window: Samples, cutoff_hz: float) -> Samples:
+    """Take out what lies above `cutoff_hz`, with a raised-cosine edge of _ROLL_OFF_HZ below it."""
+    n_fft = _fft_size(len(window) + SAMPLE_RATE // 50)
+    frequencies = np.fft.rfftfreq(n_fft, 1 / SAMPLE_RATE)
+    above = np.clip((frequencies - cutoff_hz) / _ROLL_OFF_HZ + 1, 0, 1)
+    spectrum = np.fft.rfft(window, n_fft) * (0.5 + 0.5 * np.cos(np.pi * above))
+    return np.fft.irfft(spectrum, n_fft)[: len(window)].astype(np.float32)
 
 
 def _reverberate(window: Samples, rng: np.random.Generator) -> Samples:

@@ -82,20 +82,28 @@ def read_rows(path: Path) -> tuple[list[str], list[Row]]:
     """
     if path.suffix.lower() not in SUFFIXES:
         raise ConfigError(f"{path}: not a manifest; its name must end in {' or '.join(SUFFIXES)}")
-    try:
-        size = path.stat().st_size
-        if size > _LIMIT_BYTES:
-            raise ConfigError(f"{path}: {size} bytes; the limit is {_LIMIT_BYTES}; split it")
-        # Bytes that are not UTF-8 become surrogates: only the rows that hold them are bad.
-        text = path.read_bytes().decode("utf-8-sig", "surrogateescape")
-    except OSError as problem:
-        raise ConfigError(f"{path}: manifest cannot be read: {problem.strerror}") from None
+    text = read_text(path)
     rows = list(_csv_rows(text) if path.suffix.lower() == ".csv" else _json_rows(text))
     columns = list(dict.fromkeys(name for _, row in rows if isinstance(row, dict) for name in row))
     if path.suffix.lower() == ".csv" and rows:
         _, header = rows.pop(0)
         columns = list(header) if isinstance(header, dict) else []
     return columns, [(line, _checked(row)) for line, row in rows]
+
+
+def read_text(path: Path) -> str:
+    """Return a text file (UTF-8, with or without BOM); other bytes become surrogates.
+
+    Raises:
+        ConfigError: the file is missing or over 256 MiB.
+    """
+    try:
+        size = path.stat().st_size
+        if size > _LIMIT_BYTES:
+            raise ConfigError(f"{path}: {size} bytes; the limit is {_LIMIT_BYTES}; split it")
+        return path.read_bytes().decode("utf-8-sig", "surrogateescape")
+    except OSError as problem:
+        raise ConfigError(f"{path}: cannot be read: {problem.strerror}") from None
 
 
 def require(path: Path, columns: list[str], names: tuple[str, ...]) -> None:

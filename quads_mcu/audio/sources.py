@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
+from dataclasses import replace
 from pathlib import Path
 
 from quads_mcu.audio import datasets, synth, utterances
+from quads_mcu.audio import manifest as manifests
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
+from quads_mcu.errors import ConfigError
 from quads_mcu.paths import cache_dir
 
 
@@ -20,7 +24,38 @@ def load(config: Config, progress: Progress) -> utterances.Dataset:
             `synth.synthesize`.
     """
     extra = [synthesize(config, progress)] if config.data.synth else []
+    unknown = [_spoken(entry, config, progress) for entry in config.data.unknown]
+    config = replace(config, data=replace(config.data, unknown=unknown))
     return datasets.load_dataset(config, progress, extra)
+
+
+def _spoken(entry: str, config: Config, progress: Progress) -> str:
+    """Return an entry of [data] unknown; of a file of texts, the manifest of its speech."""
+    path = config.resolve(entry.partition("#")[0])
+    texts = _texts(path)
+    if texts is None:
+        return entry
+    count, seed = config.data.unknown_texts, config.project.seed
+    if not texts:
+        raise ConfigError(f"{path}: not a single text ([data] unknown)")
+    drawn = random.Random(seed).sample(texts, min(count, len(texts)))
+    key = hashlib.sha256(json.dumps([drawn, seed]).encode()).hexdigest()
+    manifest = synth.synthesize_texts(drawn, cache_dir() / "synth" / key[:32], seed, progress)
+    return str(manifest) + "".join(entry.partition("#")[1:])
+
+
+def _texts(path: Path) -> list[str] | None:
+    """Return the different texts of a .txt file or a CSV file of texts; None for anything else."""
+    if path.suffix.lower() == ".txt" and path.is_file():
+        found = manifests.read_text(path).splitlines()
+    elif path.suffix.lower() == ".csv":
+        columns, rows = manifests.read_rows(path)
+        if "text" not in columns or "path" in columns:
+            return None
+        found = [row["text"] for _, row in rows if isinstance(row, dict)]
+    else:
+        return None
+    return list(dict.fromkeys(text for text in map(str.strip, found) if text))
 
 
 def synthesize(config: Config, progress: Progress, out: Path | None = None) -> Path:

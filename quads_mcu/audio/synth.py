@@ -150,6 +150,44 @@ def synthesize_templates(
     return _synthesize(jobs, out_dir, library, data, progress)
 
 
+def synthesize_texts(
+    texts: Sequence[str],
+    out_dir: Path,
+    seed: int,
+    progress: Progress,
+    voices: Sequence[str] = ENGLISH,
+) -> Path:
+    """Speak every text once, each by another speaker; one in _HELD_OUT_PART validates, one tests.
+
+    Texts longer than a phrase may be, or without a letter or digit, are left out.
+
+    Raises:
+        InstallationError, ConfigError, AudioError: as for `synthesize`.
+    """
+    library, data = _espeak_paths()
+    speakers = _speakers(voices, data)
+    usable = [t for t in texts if len(t) <= _PHRASE_LIMIT and re.search(r"\w", t) and _is_text(t)]
+    if not usable:
+        raise ConfigError(f"none of {len(texts)} texts can be spoken")
+    draw = random.Random(seed)
+    held_out = len(usable) // _HELD_OUT_PART
+    counts = {"valid": held_out, "test": held_out, "train": len(usable) - 2 * held_out}
+    drawn = [
+        (split, speaker)
+        for split, count in counts.items()
+        for speaker in _draw_speakers(draw, speakers[split], count)
+    ]
+    jobs = []
+    for number, (text, (split, speaker)) in enumerate(zip(usable, drawn, strict=False)):
+        path = f"{_SOUNDS}/{number:05d}_{_plain(speaker)}.wav"
+        jobs.append(_job(draw, path, speaker, text, {}, split))
+    return _synthesize(jobs, out_dir, library, data, progress)
+
+
+def _is_text(text: str) -> bool:
+    return not any(letter == "\0" or "\ud800" <= letter <= "\udfff" for letter in text)
+
+
 def _synthesize(
     jobs: Sequence[_Job], out_dir: Path, library: str, data: str, progress: Progress
 ) -> Path:

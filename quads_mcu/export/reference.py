@@ -1,7 +1,8 @@
 """The integer reference: what a packed model computes, in numpy, bit for bit (docs/arithmetic.md).
 
-Integer matrix products run as float64 BLAS calls: every partial sum is an integer below 2**31 (the
-bounds that `model_format.check` proves), so float64 holds it exactly in any order of summation.
+Integer matrix products run as BLAS calls in floating point, exact in any order of summation: every
+partial sum is an integer below 2**31 (the bounds that `model_format.check` proves), which float64
+holds, or, where a matrix' own weights keep it there, at most 2**24, which float32 holds.
 """
 
 from __future__ import annotations
@@ -54,7 +55,8 @@ class Reference:
         check(model)
         self.model = model
         self._weights = {
-            name: linear.weights.T.astype(np.float64) for name, linear in model.linears()
+            name: linear.weights.T.astype(_product_type(linear, name == "head"))
+            for name, linear in model.linears()
         }
         self._exp = exp_table().astype(np.int64)
         self._sqrt_d = norm_sqrt_d(model.dims.d_model)
@@ -113,7 +115,8 @@ class Reference:
         return residual
 
     def _accumulate(self, name: str, linear: PackedLinear, x: Int) -> Int:
-        product = x.astype(np.float64) @ self._weights[name]
+        weights = self._weights[name]
+        product = x.astype(weights.dtype) @ weights
         return product.astype(np.int64) + linear.bias
 
     def _requantized(self, name: str, linear: PackedLinear, x: Int) -> Int:
@@ -172,6 +175,12 @@ class Reference:
         octaves = np.minimum(z >> EXP_FRACTION_BITS, 14)
         e: Int = self._exp[fraction] >> octaves
         return e
+
+
+def _product_type(linear: PackedLinear, wide: bool) -> type[np.floating[Any]]:
+    """Return the float type that holds every partial sum of rows times int8 (`wide`: int16)."""
+    largest = np.abs(linear.weights.astype(np.int64)).sum(axis=1).max()
+    return np.float32 if largest * (1 << 15 if wide else 1 << 7) <= 1 << 24 else np.float64
 
 
 def scores(

@@ -146,13 +146,13 @@ def check(config: Config, bits: Sequence[int]) -> None:
 
 def cell_config(config: Config, cell: Cell) -> Config:
     """Return the project's settings changed to those of a cell."""
-    project = dataclasses.replace(config.project, seed=config.project.seed + cell.seed)
     init = "random" if cell.init == "random" else config.student.init
     return dataclasses.replace(
         config,
-        project=project,
         student=dataclasses.replace(config.student, init=init),
-        train=strategy(config.train, cell.strategy),
+        train=strategy(
+            dataclasses.replace(config.train, seed=config.train.seed + cell.seed), cell.strategy
+        ),
         quantization=dataclasses.replace(config.quantization, bits=cell.bits, budget_bytes=0),
     )
 

@@ -125,10 +125,11 @@ class AugmentedBatches:
         utterances: the training split. Of the synthesized ones, where there are recordings, an
             epoch takes `synth_ratio` per recording, others each time; so of unknown speech, up to
             [data] unknown_share of the epoch.
-        config: [augment], [train] batch_size and synth_ratio, and the seed are used.
+        config: [augment], [train] batch_size and synth_ratio are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
         n_frames: frames of the window.
+        seed: of order and variations.
     """
 
     def __init__(
@@ -138,13 +139,14 @@ class AugmentedBatches:
         noises: list[Pcm],
         n_mels: int,
         n_frames: int,
+        seed: int,
     ) -> None:
         self._pcm = utterances.pcm
         self._settings = config.augment
         self._augment = Augmenter(config.augment, noises)
         self._shape = n_mels, n_frames
         self._batch_size = config.train.batch_size
-        self._seed = config.project.seed
+        self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
         recorded, synthesized, other = (
             np.flatnonzero(mask) for mask in (~spoken & ~unknown, spoken & ~unknown, unknown)

@@ -17,7 +17,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import cast
 
 import numpy as np
@@ -29,7 +28,7 @@ from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions, Preset
 from quads_mcu.model.encoder import Encoder, EncoderLayer
-from quads_mcu.model.whisper import Weights, WhisperEncoder, read_encoder
+from quads_mcu.model.whisper import Weights, WhisperEncoder
 from quads_mcu.paths import cache_dir
 from quads_mcu.training import checkpoint
 from quads_mcu.training.data import digest
@@ -56,23 +55,24 @@ class _Cut:
     gain: float
 
 
-def initial_state(path: Path, problem: Problem, seed: int, progress: Progress) -> Weights:
-    """Return the weights a student starts from: the file's, cut to size where it is larger.
+def initial_state(
+    whisper: WhisperEncoder, where: str, problem: Problem, seed: int, progress: Progress
+) -> Weights:
+    """Return the weights a student starts from: the encoder's, cut to size where it is larger.
 
-    What was cut is cached by a hash of the file's tensors, the sizes and the clips.
+    What was cut is cached by a hash of the tensors, the sizes and the clips.
 
     Args:
-        path: a Whisper encoder.
+        whisper: the encoder to start from; where: what messages call it.
         problem: the student's sizes and training clips.
         seed: as in `narrowed`.
     Raises:
-        TrainingError: unreadable file, other mel bands, or an encoder smaller than the student.
+        TrainingError: other mel bands, or an encoder smaller than the student.
     """
-    whisper = read_encoder(path)
     dims = problem.dims
     if dims.n_mels != whisper.n_mels:
         raise TrainingError(
-            f"{path} was trained on {whisper.n_mels} mel bands, the student has {dims.n_mels}; "
+            f"{where} was trained on {whisper.n_mels} mel bands, the student has {dims.n_mels}; "
             f'set [audio] n_mels = {whisper.n_mels} or [student] init = "random"'
         )
     if Preset(dims.d_model, dims.n_heads, dims.n_layers) == whisper.preset:

@@ -30,14 +30,18 @@ class Split:
 
 @dataclass(frozen=True)
 class TeacherOutputs:
-    """What the teacher says about the unaugmented training utterances.
+    """What the teacher says about the unaugmented training utterances, and what it became.
 
     features: float32 (N, width), pooled; logits: float32 (N, n_classes); valid_accuracy: 0 .. 1.
+    head: its `head.weight` and `head.bias`. tuned: its encoder's weights after fine-tuning, None
+    where it stayed frozen.
     """
 
     features: NDArray[np.float32]
     logits: NDArray[np.float32]
     valid_accuracy: float
+    head: dict[str, NDArray[np.float32]]
+    tuned: dict[str, NDArray[np.float32]] | None = None
 
 
 @dataclass(frozen=True)
@@ -46,7 +50,9 @@ class Problem:
 
     batches: called with an epoch's number, yields (positions in `train`, augmented int8 features);
     the same number always gives the same batches. n_batches: how many.
-    initial: encoder weights to start from, or None for random ones.
+    teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, n_mels) to
+    (N, n_tokens, width).
+    initial: weights to start from, under the names of `Student`; what is missing is random.
     fingerprint: of everything above; a run is only resumed on an equal one.
     """
 
@@ -57,6 +63,7 @@ class Problem:
     batches: Callable[[int], Iterator[Batch]]
     n_batches: int
     teacher: TeacherOutputs | None = None
+    teacher_tokens: Callable[[Tensor], Tensor] | None = None
     initial: dict[str, NDArray[np.float32]] | None = None
     fingerprint: str = ""
 

@@ -8,7 +8,7 @@ everything they depend on.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -29,6 +29,8 @@ from quads_mcu.training import accelerator, checkpoint, losses
 from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, digest
 from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
 
+# Part of the cache's key: raised when what is kept changes.
+_VERSION = 2
 _HEAD_RATE = 3e-3
 _HEAD_BATCH = 64
 _WEIGHT_DECAY = 0.01
@@ -46,23 +48,49 @@ def outputs(
         TrainingError: the weights cannot be used.
     """
     where = config.teacher.weights
-    encoder = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
-    dims = encoder.dimensions(n_frames, sum(sizes(corpus.slots)))
-    weights = digest(*(part for item in sorted(encoder.tensors.items()) for part in item))
+    found = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
+    dims = found.dimensions(n_frames, sum(sizes(corpus.slots)))
+    weights = digest(*(part for item in sorted(found.tensors.items()) for part in item))
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
         settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
     if config.teacher.projection == "pooling":
         settings |= {"width": dimensions.PRESETS[config.student.preset].d_model}
-    key = digest(fingerprint, dims, sorted(settings.items()), config.project.seed)
+    key = digest(_VERSION, fingerprint, dims, sorted(settings.items()), config.project.seed)
     cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
     if cached.exists():
         return _read(cached)
-    teacher = _whisper_student(encoder, dims, config.project.seed)
+    teacher = _whisper_student(found, dims, config.project.seed)
     teacher.to(accelerator.choose(config.train.device))
     computed = _compute(teacher, config, corpus, progress)
     _write(cached, computed)
     return computed
+
+
+def encoder(config: Config, taught: TeacherOutputs) -> whisper.WhisperEncoder:
+    """Return the teacher's encoder as it is after fine-tuning, or as its file has it."""
+    where = config.teacher.weights
+    found = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
+    return found if taught.tuned is None else replace(found, tensors=taught.tuned)
+
+
+def tokens(
+    encoder: whisper.WhisperEncoder, n_frames: int, device: str
+) -> Callable[[Tensor], Tensor]:
+    """Return the frozen encoder as a function of features, (N, n_frames, n_mels).
+
+    Args:
+        device: [train] device.
+    """
+    found = _whisper_student(encoder, encoder.dimensions(n_frames, n_classes=2), seed=0).encoder
+    found.requires_grad_(False).eval().to(accelerator.choose(device))
+
+    def run(mel: Tensor) -> Tensor:
+        with torch.no_grad(), accelerator.mixed_precision(mel.device):
+            states: Tensor = found(mel)
+            return states.float()
+
+    return run
 
 
 def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: int) -> Student:
@@ -88,7 +116,9 @@ def _compute(
     slots = sizes(corpus.slots)
     train_head(teacher, features, train.answers, slots, settings.head_epochs, config.project.seed)
     if settings.fine_tune_epochs:
-        batches = AugmentedBatches(train, config, corpus.noises, dims.n_mels, dims.n_frames)
+        batches = AugmentedBatches(
+            train, config, corpus.noises, dims.n_mels, dims.n_frames, config.project.seed
+        )
         _fine_tune(teacher, batches, train.answers, slots, config, progress)
         features = _pooled(teacher, mel, progress)
     with torch.inference_mode():
@@ -99,7 +129,15 @@ def _compute(
     if settings.projection == "pooling":
         width = dimensions.PRESETS[config.student.preset].d_model
         features = _pooled(teacher, mel, progress, lambda x: dilated_pooling(x, width))
-    return TeacherOutputs(features.numpy(), logits, accuracy)
+    state = {name: tensor.cpu().numpy() for name, tensor in teacher.state_dict().items()}
+    tuned = _without("encoder.", state) if settings.fine_tune_epochs else None
+    head = {name: value for name, value in state.items() if name.startswith("head.")}
+    return TeacherOutputs(features.numpy(), logits, accuracy, head, tuned)
+
+
+def _without(prefix: str, state: whisper.Weights) -> whisper.Weights:
+    size = len(prefix)
+    return {name[size:]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
@@ -221,6 +259,8 @@ def _write(path: Path, computed: TeacherOutputs) -> None:
         "features": torch.from_numpy(computed.features),
         "logits": torch.from_numpy(computed.logits),
     }
+    kept = computed.head | {f"encoder.{name}": v for name, v in (computed.tuned or {}).items()}
+    tensors |= {f"student.{name}": torch.from_numpy(value) for name, value in kept.items()}
     checkpoint.write(path, tensors, {"valid_accuracy": computed.valid_accuracy})
 
 
@@ -228,6 +268,9 @@ def _read(path: Path) -> TeacherOutputs:
     tensors, scalars = checkpoint.read(path)
     try:
         features, logits = tensors["features"].numpy(), tensors["logits"].numpy()
-        return TeacherOutputs(features, logits, float(scalars["valid_accuracy"]))
+        state = {name: t.numpy() for name, t in checkpoint.part(tensors, "student.").items()}
+        head = {name: state.pop(name) for name in ("head.weight", "head.bias")}
+        tuned = _without("encoder.", state) or None
+        return TeacherOutputs(features, logits, float(scalars["valid_accuracy"]), head, tuned)
     except (KeyError, TypeError, ValueError):
         raise TrainingError(f"{path}: damaged; delete it and train again") from None

@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from quads_mcu import slots
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
+from quads_mcu.errors import ConfigError
 from quads_mcu.model import dimensions, whisper_files
+from quads_mcu.model.whisper import Weights, read_encoder
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import data, evaluation, narrow, teacher, trainer
@@ -62,7 +66,7 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
     torch.set_num_threads(config.train.threads or os.cpu_count() or 1)
     problem = load_problem(config, progress)
     loop = trainer.Trainer(
-        problem, config.train, config.quantization, config.project.seed, run.path
+        problem, config.train, config.quantization, _student_seed(config), run.path
     )
     loop.run(progress)
     return TrainResult(
@@ -85,7 +89,9 @@ def load_problem(config: Config, progress: Progress) -> Problem:
         window_s=config.audio.window_s,
         n_classes=max(2, sum(slots.sizes(corpus.slots))),
     )
-    batches = data.AugmentedBatches(corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames)
+    batches = data.AugmentedBatches(
+        corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames, _student_seed(config)
+    )
 
     def split(part: data.Utterances) -> Split:
         mel = data.clean_features(part.pcm, dims.n_mels, dims.n_frames, progress)
@@ -102,20 +108,58 @@ def load_problem(config: Config, progress: Progress) -> Problem:
 def _with_whisper(
     config: Config, problem: Problem, corpus: data.Corpus, progress: Progress
 ) -> Problem:
-    initial = None
-    if config.student.init != "random":
-        where = config.student.init
-        path = whisper_files.locate(where, config.resolve(where))
-        initial = narrow.initial_state(path, problem, config.project.seed, progress)
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:
         n_frames = problem.dims.n_frames
         taught = teacher.outputs(config, corpus, n_frames, fingerprint, progress)
         fingerprint = data.digest(fingerprint, taught.features, taught.logits)
+    problem = replace(problem, teacher=taught)
+    if config.train.token_share:
+        problem = replace(problem, teacher_tokens=_teacher_tokens(config, problem))
+    initial = _initial(config, problem, progress)
     if initial is not None:
         fingerprint = data.digest(fingerprint, *initial.values())
-    return replace(problem, teacher=taught, initial=initial, fingerprint=fingerprint)
+    return replace(problem, initial=initial, fingerprint=fingerprint)
+
+
+def _teacher_tokens(config: Config, problem: Problem) -> Callable[[Tensor], Tensor]:
+    if problem.teacher is None or config.teacher.projection != "linear":
+        raise ConfigError(
+            '[train] token_share needs a teacher ([teacher] weights) with projection = "linear"'
+        )
+    encoder = teacher.encoder(config, problem.teacher)
+    if encoder.n_mels != problem.dims.n_mels:
+        raise ConfigError(
+            f"[train] token_share: teacher and student hear the same features, but the teacher has "
+            f"{encoder.n_mels} mel bands, the student {problem.dims.n_mels}; set [audio] n_mels = "
+            f"{encoder.n_mels} or token_share = 0"
+        )
+    return teacher.tokens(encoder, problem.dims.n_frames, config.train.device)
+
+
+def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | None:
+    """Return the weights the student starts from, under the names of `Student`."""
+    where, seed = config.student.init, config.project.seed
+    if where == "random":
+        return None
+    if where != "teacher":
+        encoder = read_encoder(whisper_files.locate(where, config.resolve(where)))
+        return _of_student(narrow.initial_state(encoder, where, problem, seed, progress))
+    if problem.teacher is None:
+        raise ConfigError('[student] init = "teacher" needs a teacher: set [teacher] weights')
+    encoder = teacher.encoder(config, problem.teacher)
+    found = _of_student(narrow.initial_state(encoder, where, problem, seed, progress))
+    same_width = encoder.preset.d_model == problem.dims.d_model
+    return found | problem.teacher.head if same_width else found
+
+
+def _of_student(encoder: Weights) -> Weights:
+    return {f"encoder.{name}": value for name, value in encoder.items()}
+
+
+def _student_seed(config: Config) -> int:
+    return config.project.seed + config.train.seed
 
 
 def _clear(run: RunDir) -> None:

@@ -87,7 +87,7 @@ class Trainer:
         self.student = Student(problem.dims)
         if problem.initial is not None:
             state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
-            self.student.encoder.load_state_dict(state)
+            self.student.load_state_dict(self.student.state_dict() | state)
         self.student.to(self.device)
         self.projection = self._projection().to(self.device)
         self.codebooks: Codebooks | None = None
@@ -242,8 +242,10 @@ class Trainer:
         sizes = self.problem.sizes
         if epoch.distills:
             with accelerator.mixed_precision(self.device):
-                z, logits = self.student(mel)
-            z, logits = z.float(), logits.float()
+                tokens = self.student.encoder(mel)
+                z = tokens.mean(dim=1)
+                logits = self.student.head(z)
+            tokens, z, logits = tokens.float(), z.float(), logits.float()
         else:
             z, logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
@@ -260,6 +262,9 @@ class Trainer:
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         distance = F.l1_loss(self.projection(z), self._tensor(teacher.features[rows]))
+        if (share := self.settings.token_share) and self.problem.teacher_tokens is not None:
+            each = F.l1_loss(self.projection(tokens), self.problem.teacher_tokens(mel))
+            distance = share * each + (1 - share) * distance
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
     def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
