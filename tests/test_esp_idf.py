@@ -266,7 +266,12 @@ def test_application_grows_with_what_is_compiled_in() -> None:
     assert app.size == 0x2D_0000  # five quarters of 2 MiB + 256 KiB, whole pages
 
 
-@pytest.mark.parametrize(("program", "image"), [(100_000, 3 * MIB), (3 * MIB, 0)])
+def test_an_application_just_large_enough_leaves_room_for_the_image() -> None:
+    app, image = esp_partitions.plan(4 * MIB, 100_000, 3 * MIB)[1:]
+    assert (app.size, image.name, image.size) == (0x6_0000, "model_0", 3 * MIB)
+
+
+@pytest.mark.parametrize(("program", "image"), [(100_000, 15 * MIB // 4), (15 * MIB // 4, 0)])
 def test_what_does_not_fit_is_refused_with_ways_out(program: int, image: int) -> None:
     with pytest.raises(ExportError, match=r"4,194,304; use fewer bits .* a board with more flash"):
         esp_partitions.plan(4 * MIB, program, image)

@@ -13,14 +13,14 @@ from quads_mcu.export.projects import FORMATS
 
 CASES = [
     ("esp32s3", "esp-idf", [["idf.py", "build"]]),
-    ("esp32s3", "platformio", [["pio", "run"]]),
+    ("esp32s3", "platformio", [["pio", "run", "-e", "server", "-e", "listen"]]),
     ("rp2040", "pico-sdk", [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]),
-    ("stm32f411", "cmsis", [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]),
+    ("stm32f411", "cmsis", [["make"]]),
     ("nrf52840", "zephyr",
      [["west", "build", "-b", "nrf52840dk/nrf52840", "-d", "build", "samples/quads"]]),
     ("arduino-nano33ble", "arduino",
      [["arduino-cli", "compile", "-b", "arduino:mbed_nano:nano33ble", "--library", ".",
-       "--output-dir", "build", "examples/Listen"]]),
+       "--output-dir", "build/Listen", "examples/Listen"]]),
 ]  # fmt: skip
 
 
@@ -93,5 +93,5 @@ def test_second_step_is_not_run_after_a_failure(tools: FakeTools, project: Path)
     tools.add("cmake", (["-S"], 1, "CMake Error at CMakeLists.txt:1"))
     tools.add("arm-none-eabi-gcc")
     with pytest.raises(BuildError, match="CMake Error"):
-        run("stm32f411", "cmsis", project)
+        run("rp2040", "pico-sdk", project)
     assert len(tools.calls()) == 1

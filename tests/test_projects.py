@@ -138,9 +138,9 @@ def test_export_prints_fit_estimates_files_and_what_comes_next(
     arguments = ["export", "--run", str(run.path), "--target", "esp32c3", "--bits", "4"]
     done = CliRunner().invoke(cli.app, arguments)
     assert done.exit_code == 0, done.output
+    place = run.path / "esp32c3" / "esp-idf"
     for part in ("Memory of esp32c3", "ram", "latency", "Project esp-idf, weights as bin", "main/",
-                 f"quads-mcu build --run {run.path} --target esp32c3", "not measured",
-                 str(run.path / "esp32c3" / "esp-idf")):  # fmt: skip
+                 "not measured", f"quads-mcu build --project-dir {place}"):  # fmt: skip
         assert part in done.output, part
 
 
@@ -155,7 +155,7 @@ def test_export_as_json(run: RunDir, sketch: types.ModuleType, tmp_path: Path) -
     assert found["memory"]["regions"][0]["region"] == "flash"
     assert found["estimate"]["latency_ms"] > 0 and found["estimate"]["method"]
     assert set(found["files"]) == {"main/main.c", "model.bin", "quads_export.json"}
-    assert found["next"].startswith(f"cd {out} && arduino-cli compile")
+    assert found["next"] == f"quads-mcu build --project-dir {out}"
 
 
 def test_unknown_targets_name_the_nearest(run: RunDir) -> None:
@@ -164,6 +164,23 @@ def test_unknown_targets_name_the_nearest(run: RunDir) -> None:
     assert isinstance(done.exception, ConfigError)
     assert done.exception.exit_code == 2
     assert "did you mean esp32s3" in str(done.exception)
+
+
+def test_the_whole_way_ends_before_a_chip(tmp_path: Path) -> None:
+    (tmp_path / "quads.toml").write_text("")
+    arguments = [
+        "run",
+        "--project",
+        str(tmp_path),
+        "--target",
+        "esp32",
+        "--run",
+        str(tmp_path / "r"),
+    ]
+    done = CliRunner().invoke(cli.app, arguments)
+    assert isinstance(done.exception, ConfigError)
+    assert "`export --target esp32`" in str(done.exception)
+    assert not (tmp_path / "r").exists()
 
 
 # --- folders --------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError, ExportError
 from quads_mcu.export import kernels, planner, project
 from quads_mcu.export.blank import blank
-from quads_mcu.export.projects import FORMATS
+from quads_mcu.export.projects import FORMATS, esp_partitions
 from quads_mcu.model.dimensions import dimensions
 from quads_mcu.model_format import PackedModel
 from quads_mcu.paths import boards_dir
@@ -190,6 +190,16 @@ def test_the_paper_size_student_fits_the_smallest_esp32s3() -> None:
     board = boards.load("esp32s3")
     usages = memory.place(board, project.predict(student("d384x4", 3.0, 80), board).needs)
     assert [one.region for one in usages] == ["flash", "ram"]
+
+
+@pytest.mark.parametrize("name", [name for name in CHIPS if name.startswith("esp32")])
+def test_what_fits_the_flash_fits_the_partitions(name: str) -> None:
+    """Pages and boot loader are left out of the region."""
+    board = boards.load(name)
+    room, program = board.region("weights").size_bytes, 22_000
+    table = esp_partitions.plan(board.flash_bytes, program, room - program)
+    assert table[-1].end <= board.flash_bytes
+    assert esp_partitions.plan(board.flash_bytes, room, 0)[-1].end <= board.flash_bytes
 
 
 # --- estimates ------------------------------------------------------------------------------

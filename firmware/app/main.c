@@ -286,6 +286,11 @@ static void infer(void *context, const quads_request_t *request, quads_sender_t 
     }
     rejected = quads_decide(running_model, result_logits, result_answers) != QUADS_ACCEPTED;
     window.inferred = 1;
+#ifdef QUADS_PORT_SHOWS
+    if (!rejected) {
+      quads_port_show(result_answers);
+    }
+#endif
   }
   const uint16_t n_classes = running_model->n_classes;
   quads_send_u8(answer, QUADS_LINK_OK);

@@ -104,6 +104,12 @@ int quads_port_audio_wait(size_t n_samples);
 
 void quads_port_audio_state(quads_port_audio_t *state);
 
+/* --- LEDs: ports of chips have them, and their builds define QUADS_PORT_SHOWS --- */
+
+/* A command was understood, answers: [n_slots]. Toggle the LED of the first one; where there are
+ * fewer LEDs than answers, these share them. */
+void quads_port_show(const uint16_t *answers);
+
 /* --- slots for model images: flash that is mapped into memory; only firmware that is built with
  * QUADS_MODEL_UPDATE 1 uses them, other ports need not define these functions --- */
 

@@ -94,7 +94,7 @@ def listen(model: PackedModel, pcm: NDArray[np.int16], settings: GateSettings) -
         ModelFormatError: the model breaks a bound of docs/arithmetic.md.
     """
     dims = model.dims
-    mel = frontend.frames(pcm, dims.n_mels, frames_in(len(pcm)))
+    mel = frontend.frames(pcm, dims.n_mels, frames_in(len(pcm)), model.frontend)
     found = tuple(utterances(mel, settings, dims.n_frames))
     windows = np.stack(
         [window(mel, utterance, dims.n_frames) for utterance in found]

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from quads_mcu.device import firmware_sizes, memory, project_build
+from quads_mcu.device import firmware_sizes, memory
 from quads_mcu.device.boards import Board
 from quads_mcu.device.memory import Usage
 from quads_mcu.export.projects import Export
@@ -27,12 +27,8 @@ class Described:
 
     @property
     def next_command(self) -> str:
-        """What builds the project: in a run's folder `quads-mcu build`, else the vendor's tool."""
-        done = self.done
-        if done.run is not None:
-            return f"quads-mcu build --run {done.run} --target {self.board.name}"
-        steps = project_build.commands(self.board, done.format, done.folder)
-        return " && ".join([f"cd {done.folder}", *(" ".join(step) for step in steps)])
+        """What builds the project."""
+        return f"quads-mcu build --project-dir {self.done.folder}"
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain values."""

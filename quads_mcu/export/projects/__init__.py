@@ -37,10 +37,7 @@ HEADER_BYTES = 1 << 20
 
 @dataclass(frozen=True)
 class Export:
-    """A project that was written: folder, format, where the weights are, bytes by file.
-
-    run: the run in whose folder it lies; None: somewhere else.
-    """
+    """A project that was written: its folder, format, where the weights are, bytes by file."""
 
     folder: Path
     format: str
@@ -48,7 +45,6 @@ class Export:
     files: Mapping[str, int]
     model: PackedModel
     cost: Cost
-    run: Path | None
 
 
 def export(
@@ -81,8 +77,7 @@ def export(
     where = weights or choose_weights(chosen, cost)
     folder = out or run.project_dir(board.name, chosen)
     files = write(chosen, model, board, cost, run.config(), folder, where)
-    inside = None if out else run.path
-    return Export(folder, chosen, where, files, model, cost, inside)
+    return Export(folder, chosen, where, files, model, cost)
 
 
 def supported_weights(fmt: str) -> tuple[str, ...]:

@@ -42,29 +42,28 @@ def plan(flash_bytes: int, program_bytes: int, image_bytes: int) -> list[Partiti
         image_bytes: of the model image; 0 for none.
 
     The application gets a quarter more than it needs, at least 1 MiB. The image gets two slots, an
-    eighth larger than it; where that is too much, two just large enough, or one.
+    eighth larger than it; where that is too much, two just large enough, or one, and then an
+    application just large enough.
 
     Raises:
         ExportError: it does not fit; names bytes, limit and ways out.
     """
+    least = whole_pages(SYSTEM_BYTES + program_bytes)
     app = max(LEAST_APP_BYTES, whole_pages((SYSTEM_BYTES + program_bytes) * 5 // 4))
-    table = [
-        Partition("nvs", "data", "nvs", NVS_OFFSET, NVS_BYTES),
-        Partition("factory", "app", "factory", APP_OFFSET, app),
-    ]
-    left = flash_bytes - table[-1].end
-    exact, roomy = (
-        whole_pages(image_bytes),
-        whole_pages(image_bytes * (ROOM_SHARE + 1) // ROOM_SHARE),
-    )
-    if image_bytes == 0 and left >= 0:
-        return table
-    for slots, size in ((2, roomy), (2, exact), (1, exact)):
-        if slots * size <= left:
-            return [*table, *_slots(table[-1].end, slots, size)]
+    image = whole_pages(image_bytes)
+    roomy = whole_pages(image_bytes * (ROOM_SHARE + 1) // ROOM_SHARE)
+    for app_bytes, slots, size in ((app, 2, roomy), (app, 2, image), (app, 1, image),
+                                   (least, 1, image)):  # fmt: skip
+        end = APP_OFFSET + app_bytes
+        if end + slots * size <= flash_bytes:
+            return [
+                Partition("nvs", "data", "nvs", NVS_OFFSET, NVS_BYTES),
+                Partition("factory", "app", "factory", APP_OFFSET, app_bytes),
+                *_slots(end, slots if image_bytes else 0, size),
+            ]
     raise ExportError(
-        f"application ({app:,} bytes) and model image ({image_bytes:,}) need "
-        f"{APP_OFFSET + app + exact:,} bytes of flash, the module has {flash_bytes:,}; use fewer "
+        f"application ({least:,} bytes) and model image ({image:,}) need "
+        f"{APP_OFFSET + least + image:,} bytes of flash, the module has {flash_bytes:,}; use fewer "
         "bits per weight ([quantization] bits), a smaller student ([student] preset), or a board "
         "with more flash (`quads-mcu boards`)"
     )

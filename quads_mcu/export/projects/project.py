@@ -58,6 +58,12 @@ class Project:
         found = [path for folder in folders for path in folder.glob("*.[ch]")]
         return _texts(firmware, [*found, firmware / "ports" / "quads_port.h"])
 
+    def folders(self, *names: str) -> dict[str, str]:
+        """Return the files of these folders of firmware/: quads/<name>/..."""
+        firmware = data_dir("firmware")
+        found = [path for name in names for path in (firmware / name).iterdir()]
+        return _texts(firmware, found)
+
     def model_sources(self) -> Files:
         """Return the generated C by file name, and with weights "bin" the image, `model.bin`.
 
