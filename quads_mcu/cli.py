@@ -443,11 +443,14 @@ def flash(
     baud: Annotated[int | None, typer.Option(min=9600, help="Of the port.")] = None,
     project_dir: ProjectDirOption = None,
     model_only: Annotated[
-        bool, typer.Option("--model-only", help="ESP: only the model, into the slot not in use.")
+        bool, typer.Option("--model-only", help="Only the model, into the slot not in use.")
     ] = False,
     running: Annotated[
         bool,
         typer.Option("--running", help="With --model-only: over the link of the running firmware."),
+    ] = False,
+    demo: Annotated[
+        bool, typer.Option("--demo", help="Of two programs the one that listens, not the server.")
     ] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Print what would be written where; write nothing.")
@@ -460,11 +463,12 @@ def flash(
 
     found = RunDir(run)
     board = _board(found, target, project_dir)
-    if model_only and running and not dry_run:
-        _update_running(found, board, port, baud)
+    if model_only and (running or not board.flasher or board.flasher.tool != "esptool"):
+        _update_running(found, board, port, baud, dry_run)
         return
-    if board.kind == "chip" or project_dir or model_only or dry_run:
-        _flash_chip(found, board, port, baud, project_dir, model_only, dry_run)
+    if board.kind == "chip" or project_dir or dry_run:
+        program = "demo" if demo else "server"
+        _flash_chip(found, board, port, baud, project_dir, program, model_only, dry_run)
         return
     with starter.start(board, found.build_dir(board.name) / "firmware.elf") as session:
         console.result(session.url)
@@ -472,28 +476,9 @@ def flash(
         session.wait()
 
 
-def _update_running(run: Any, board: Any, port: str | None, baud: int | None) -> None:
-    from quads_mcu import console, model_format
-    from quads_mcu.device import link
-    from quads_mcu.device.client import Client
-    from quads_mcu.device.update import update_model
-    from quads_mcu.export import image
-
-    model = image.pack(model_format.read(run.model_path), board.kernels)
-    with (
-        link.Link(port or link.only_port(), baud or link.BAUD) as line,
-        console.progress() as progress,
-    ):
-        done = update_model(Client(line), model, progress)
-    console.note(
-        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
-        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
-    )
-
-
 def _flash_chip(
     run: Any, board: Any, port: str | None, baud: int | None, project_dir: Path | None,
-    model_only: bool, dry_run: bool,
+    program: str, model_only: bool, dry_run: bool,
 ) -> None:  # fmt: skip
     import shlex
 
@@ -508,7 +493,7 @@ def _flash_chip(
         model = image.pack(model_format.read(run.model_path), board.kernels)
         plan = flashers.plan_model(board, port, baud, model)
     else:
-        plan = flashers.read(board, folders.find(run, board, project_dir))
+        plan = flashers.read(board, folders.find(run, board, project_dir), program)
     console.table(f"Flash of {board.name}, in this order", COLUMNS, plan.rows())
     if dry_run:
         for command in flashers.commands(plan, board, port, baud):
@@ -518,6 +503,41 @@ def _flash_chip(
     with console.progress() as progress:
         flashed = flashers.flash(plan, board, port, baud, progress)
     console.note(f"{flashed}: {plan.n_bytes:,} bytes written and verified; the board starts")
+
+
+def _update_running(
+    run: Any, board: Any, port: str | None, baud: int | None, dry_run: bool
+) -> None:
+    from quads_mcu import console, model_format
+    from quads_mcu.device import link, update
+    from quads_mcu.device.client import Client
+    from quads_mcu.export import image
+
+    model = image.pack(model_format.read(run.model_path), board.kernels)
+    with link.Link(port or link.only_port(), baud or link.BAUD) as line:
+        client = Client(line)
+        if dry_run:
+            info = update.model_info(client)
+            rows = [
+                (
+                    str(n),
+                    slot.status.name,
+                    f"{slot.sequence}",
+                    slot.model_hash[:12],
+                    "runs" if n == info.running else "",
+                )
+                for n, slot in enumerate(info.slots)
+            ]
+            columns = ("slot", "image", "sequence", "model", "")
+            console.table(f"Model slots of {board.name}", columns, rows)
+            console.note(f"{len(model):,} bytes would go into one that does not run")
+            return
+        with console.progress() as progress:
+            done = update.update_model(client, model, progress)
+    console.note(
+        f"{done.hello.board} at {line.url} runs model {done.hello.model_hash[:12]} from slot "
+        f"{done.slot}: {done.n_bytes:,} bytes in {done.seconds:.1f} s"
+    )
 
 
 @app.command()
@@ -689,11 +709,7 @@ def doctor(
     if as_json:
         console.result_json(found.to_json())
     else:
-        for title, columns, rows in doctor.tables(found):
-            if rows:
-                console.table(title, columns, rows)
-            else:
-                console.result(f"{title}: none")
+        console.result("\n".join(doctor.lines(found)))
     if target and not found.targets[0].ready:
         raise typer.Exit(1)
 

@@ -110,6 +110,7 @@ def test_server_is_bit_equal_and_names_itself(start: Start, board: str) -> None:
     with start() as (address, _), connected(address) as client:
         hello = client.check(model().model_hash)
         assert (hello.board, hello.stack_bytes) == (board, 6144 + 512)
+        assert hello.build_id != bytes(8).hex()
         client.send_pcm(pcm)
         np.testing.assert_array_equal(client.features(), features)
         np.testing.assert_array_equal(client.infer().logits, logits[0])

@@ -140,7 +140,7 @@ def test_exported_project_is_flashed(name: str, tmp_path: Path) -> None:
     for slot in slots:
         chip.flash[slot[3] : slot[3] + len(expected[slots[0][3]])] = expected[slots[0][3]]
     with RomLoader(chip, tmp_path / "port") as loader:
-        whole = esp_project.read(board, project)
+        whole = esp_project.read(board, project, "server")
         esptool.flash(whole, board, loader.port, esptool.BAUD, lambda *_: None)
     assert all(chip.flash[at : at + len(data)] == data for at, data in expected.items())
     assert image_format.read_header(bytes(chip.flash[slots[0][3] :])).sequence == 0

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
+import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import serial
 from esp_build import APP_AT, SLOT_A, SLOT_B, model_image, partition_table, write_build
 from esp_rom_loader import SECURE_BOOT, SECURE_DOWNLOAD, Chip, Fault, RomLoader
 
@@ -38,7 +42,7 @@ def _impatient(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def flash(board: Board, project: Path, loader: RomLoader) -> None:
-    plan = esp_project.read(board, project)
+    plan = esp_project.read(board, project, "server")
     esptool.flash(plan, board, loader.port, BAUD, silent)
 
 
@@ -61,7 +65,7 @@ def test_everything_is_written_and_verified(name: str, tmp_path: Path) -> None:
     chip.flash[SLOT_B : SLOT_B + 8] = b"QIMG old"
     with RomLoader(chip, tmp_path / "port") as loader:
         seen: list[tuple[str, float, float]] = []
-        plan = esp_project.read(board, tmp_path)
+        plan = esp_project.read(board, tmp_path, "server")
         found = esptool.flash(plan, board, loader.port, BAUD, lambda *values: seen.append(values))
     assert found.name == board.chip and found.flash_bytes == board.flash_bytes
     assert holds(chip, expected)
@@ -74,7 +78,7 @@ def test_everything_is_written_and_verified(name: str, tmp_path: Path) -> None:
 
 def test_what_makes_the_board_start_is_written_last(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
-    plan = esp_project.read(S3, tmp_path)
+    plan = esp_project.read(S3, tmp_path, "server")
     assert [part.what for part in plan.parts] == [
         "model", "model_1, emptied", "application", "partition table", "bootloader",
     ]  # fmt: skip
@@ -222,7 +226,7 @@ def test_even_count_of_encryption_bits_means_off(tmp_path: Path) -> None:
 
 def test_ports_that_cannot_be_used(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
-    plan = esp_project.read(S3, tmp_path)
+    plan = esp_project.read(S3, tmp_path, "server")
     with pytest.raises(LinkError, match="no such port; found: "):
         esptool.flash(plan, S3, "/dev/ttyNONE7", BAUD, silent)
     with RomLoader(Chip(), tmp_path / "port") as loader:
@@ -315,15 +319,15 @@ def test_model_larger_than_its_slot(tmp_path: Path) -> None:
 
 
 def test_no_build(tmp_path: Path) -> None:
-    with pytest.raises(BuildError, match="holds no finished build; run `quads-mcu build`"):
-        esp_project.read(S3, tmp_path)
+    with pytest.raises(BuildError, match="holds no finished build of program server"):
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_missing_file_of_a_build(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     (tmp_path / "build" / "quads.bin").unlink()
     with pytest.raises(BuildError, match=r"quads\.bin: No such file"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 @pytest.mark.parametrize("text", ["", "[]", "{}", '{"flash_files": {"x": "y"}}', "{"])
@@ -331,32 +335,32 @@ def test_damaged_flasher_args(text: str, tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     (tmp_path / "build" / "flasher_args.json").write_text(text)
     with pytest.raises(BuildError, match=r"flasher_args\.json"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_application_larger_than_its_partition(tmp_path: Path) -> None:
     write_build(tmp_path, S3, app_bytes=0x100004)
     with pytest.raises(DeviceError, match=r"application .*does not fit partition factory"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_partitions_behind_the_flash(tmp_path: Path) -> None:
     rows = [("factory", 0, 0, APP_AT, 0x100000), ("model_0", 0x40, 0, SLOT_A, 8 << 20)]
     write_build(tmp_path, S3, rows=rows)
     with pytest.raises(DeviceError, match=r"partition model_0 ends at .*the flash of esp32s3"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_build_for_another_chip(tmp_path: Path) -> None:
     write_build(tmp_path, S3, chip="ESP32-C3")
     with pytest.raises(DeviceError, match="was built for ESP32-C3, not for ESP32-S3"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_build_for_more_flash(tmp_path: Path) -> None:
     write_build(tmp_path, boards.load("esp32s3-n16r8"))
     with pytest.raises(DeviceError, match="built for 16 MB of flash, esp32s3 has 8 MB"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_damaged_table_and_model(tmp_path: Path) -> None:
@@ -366,20 +370,20 @@ def test_damaged_table_and_model(tmp_path: Path) -> None:
     table[5] ^= 1
     path.write_bytes(bytes(table))
     with pytest.raises(DeviceError, match="MD5 of the partition table is wrong"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
     write_build(tmp_path, S3)
     model = bytearray((tmp_path / "model.bin").read_bytes())
     model[-40] ^= 1
     (tmp_path / "model.bin").write_bytes(bytes(model))
     with pytest.raises(DeviceError, match="model image is damaged"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_model_for_other_kernels(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     (tmp_path / "model.bin").write_bytes(model_image(boards.load("rp2350")))
     with pytest.raises(DeviceError, match=r"packed for dsp kernels .*esp32s3 has esp"):
-        esp_project.read(S3, tmp_path)
+        esp_project.read(S3, tmp_path, "server")
 
 
 def test_model_named_by_the_build_system(tmp_path: Path) -> None:
@@ -390,7 +394,7 @@ def test_model_named_by_the_build_system(tmp_path: Path) -> None:
     (tmp_path / "build" / "model.bin").write_bytes(expected[SLOT_A])
     tree["flash_files"][hex(SLOT_A)] = "model.bin"
     path.write_text(json.dumps(tree))
-    plan = esp_project.read(S3, tmp_path)
+    plan = esp_project.read(S3, tmp_path, "server")
     assert [part.what for part in plan.parts].count("model") == 1
 
 
@@ -459,6 +463,36 @@ def test_faults_end_with_code_3_and_one_line(
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
+def test_interrupted_by_the_user(tmp_path: Path) -> None:
+    project, chip = tmp_path / "project", Chip()
+    expected = export(project, S3)
+    command = [sys.executable, "-m", "quads_mcu.cli", "flash", "--project-dir", str(project)]
+    with RomLoader(chip, tmp_path / "port", Fault("silent", "data", 3, 99)) as loader:
+        command += ["--port", loader.port]
+        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+            while loader.log.count("data") < 4:
+                time.sleep(0.05)
+            run.send_signal(signal.SIGINT)
+            _, told = run.communicate()
+        assert run.returncode == 3
+        assert b"interrupted at" in told and b"as before: partition table, bootloader" in told
+        loader.replug()
+        flash(S3, project, loader)
+    assert holds(chip, expected)
+
+
+def test_no_permission(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*arguments: object, **options: object) -> None:
+        raise serial.SerialException(errno.EACCES, "could not open port: Permission denied")
+
+    write_build(tmp_path, S3)
+    plan = esp_project.read(S3, tmp_path, "server")
+    monkeypatch.setattr(serial, "serial_for_url", refused)
+    with pytest.raises(LinkError, match=r"usermod -aG dialout \$USER.*udev rule"):
+        esptool.flash(plan, S3, "/dev/ttyUSB0", BAUD, silent)
+
+
 def test_command_line_refuses_what_cannot_be_flashed(tmp_path: Path) -> None:
     project = tmp_path / "project"
     export(project, S3)
@@ -468,5 +502,5 @@ def test_command_line_refuses_what_cannot_be_flashed(tmp_path: Path) -> None:
     assert done.returncode == 1 and "exported for esp32s3, not for esp32c3" in done.stderr
     done = quads_mcu("flash", "--run", str(tmp_path), "--target", "esp32s3")
     assert done.returncode == 1 and "holds no project for esp32s3" in done.stderr
-    done = quads_mcu("flash", "--run", "none", "--target", "host", "--model-only")
+    done = quads_mcu("flash", "--run", "none", "--target", "host", "--dry-run")
     assert done.returncode == 2 and "host is not flashed, it is started" in done.stderr

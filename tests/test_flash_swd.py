@@ -14,7 +14,7 @@ from fake_tools import FakeTools
 
 from quads_mcu.device import boards, flashers, link
 from quads_mcu.device.flashers import arduino, swd
-from quads_mcu.errors import DeviceError, InstallationError, LinkError
+from quads_mcu.errors import BuildError, DeviceError, InstallationError, LinkError
 
 F411, NRF52, NRF53 = (boards.load(name) for name in ("stm32f411", "nrf52840", "nrf5340"))
 NANO = boards.load("arduino-nano33ble")
@@ -64,14 +64,17 @@ GOOD_F411 = [
 
 
 def test_parts_are_the_loaded_segments(project: Path) -> None:
-    (part,) = swd.read(F411, project).parts
+    (part,) = swd.read(F411, project, "server").parts
     assert (part.offset, part.data) == (0x0800_0000, CODE)
 
 
 def test_pyocd_checks_then_writes_then_compares(tools: FakeTools, project: Path) -> None:
     compared = (["compare"], 0, "All 5120 bytes match.")
     tools.add("pyocd", *GOOD_F411, compared)
-    assert flashers.flash(swd.read(F411, project), F411, None, None, silent) == "STM32F411 by pyocd"
+    assert (
+        flashers.flash(swd.read(F411, project, "server"), F411, None, None, silent)
+        == "STM32F411 by pyocd"
+    )
     *reads, load, check = tools.calls()
     assert [call[-1] for call in reads] == [
         "read32 0xe0042000", "read32 0x40023c14", "read32 0x1fff7a20",
@@ -85,7 +88,7 @@ def test_pyocd_checks_then_writes_then_compares(tools: FakeTools, project: Path)
 def test_pyocd_finds_a_difference(tools: FakeTools, project: Path) -> None:
     tools.add("pyocd", *GOOD_F411, (["compare"], 0, "Mismatched byte at 0x08000000 (offset 0x0)"))
     with pytest.raises(DeviceError, match="not complete: flash again"):
-        swd.flash(swd.read(F411, project), F411, "", silent)
+        swd.flash(swd.read(F411, project, "server"), F411, "", silent)
 
 
 def test_openocd_verifies_itself(tools: FakeTools, project: Path) -> None:
@@ -96,7 +99,7 @@ def test_openocd_verifies_itself(tools: FakeTools, project: Path) -> None:
         (["0x1fff7a20"], 0, "0x1fff7a20: 0200ffff \n"),
         (["program"], 0, "** Verified OK **"),
     )
-    assert swd.flash(swd.read(F411, project), F411, "066BFF", silent) == "openocd"
+    assert swd.flash(swd.read(F411, project, "server"), F411, "066BFF", silent) == "openocd"
     last = tools.calls()[-1]
     assert last[1:5] == ["-f", "board/st_nucleo_f4.cfg", "-c", "adapter serial 066BFF"]
     assert last[6].startswith("program ") and last[6].endswith(" 0x8000000 verify")
@@ -111,7 +114,7 @@ def test_probe_rs(tools: FakeTools, tmp_path: Path) -> None:
         (["0xff021c"], 0, "00000400"),
     )
     tools.add("openocd")  # knows no nRF5340
-    assert swd.flash(swd.read(NRF53, tmp_path / "p"), NRF53, "", silent) == "probe-rs"
+    assert swd.flash(swd.read(NRF53, tmp_path / "p", "server"), NRF53, "", silent) == "probe-rs"
     read, _, download, reset = tools.calls()
     assert read == ["probe-rs", "read", "--chip", "nRF5340_xxAA", "b32", "0xff020c", "1"]
     assert download[1:8] == ["download", "--chip", "nRF5340_xxAA", "--verify", "--binary-format",
@@ -133,7 +136,7 @@ def test_refused_before_anything_is_written(
 ) -> None:
     tools.add("pyocd", *answers)
     with pytest.raises(DeviceError, match=message) as problem:
-        swd.flash(swd.read(F411, project), F411, "", silent)
+        swd.flash(swd.read(F411, project, "server"), F411, "", silent)
     assert "nothing was written" in str(problem.value)
     assert not any("load" in call for call in tools.calls())
 
@@ -149,11 +152,11 @@ def test_refused_before_anything_is_written(
 def test_no_probe(tool: str, text: str, tools: FakeTools, project: Path) -> None:
     tools.add(tool, ([], 1, text))
     with pytest.raises(LinkError, match=r"finds no debug probe .*nothing was written.*udev"):
-        swd.flash(swd.read(F411, project), F411, "", silent)
+        swd.flash(swd.read(F411, project, "server"), F411, "", silent)
 
 
 def test_no_tool_and_no_chip_support(tools: FakeTools, project: Path) -> None:
-    plan = swd.read(F411, project)
+    plan = swd.read(F411, project, "server")
     with pytest.raises(InstallationError, match=r"none is installed.*pip install pyocd"):
         swd.flash(plan, F411, "", silent)
     tools.add("pyocd", ([], 1, "Error: Target type stm32f411re not recognized."))
@@ -164,7 +167,7 @@ def test_no_tool_and_no_chip_support(tools: FakeTools, project: Path) -> None:
 def test_image_larger_than_the_flash(project: Path) -> None:
     (project / "build" / "quads.elf").write_bytes(elf([(0x0800_0000, bytes(512 * 1024 + 1))]))
     with pytest.raises(DeviceError, match="the flash of stm32f411 ends at 0x8080000"):
-        swd.read(F411, project)
+        swd.read(F411, project, "server")
 
 
 # --- Arduino --------------------------------------------------------------------------------
@@ -172,8 +175,9 @@ def test_image_larger_than_the_flash(project: Path) -> None:
 
 @pytest.fixture
 def sketch(tmp_path: Path) -> Path:
-    (tmp_path / "build").mkdir()
-    (tmp_path / "build" / "Listen.ino.elf").write_bytes(elf([(0x1_0000, CODE)]))
+    for name, code in (("Server", CODE), ("Listen", CODE[::-1])):
+        (tmp_path / "build" / name).mkdir(parents=True)
+        (tmp_path / "build" / name / f"{name}.ino.elf").write_bytes(elf([(0x1_0000, code)]))
     return tmp_path
 
 
@@ -183,17 +187,25 @@ def test_arduino_uploads_and_verifies(
     monkeypatch.setattr(link, "check", lambda port: None)
     monkeypatch.setattr(link, "usb_ids", lambda port: (0x2341, 0x805A))
     tools.add("arduino-cli", (["upload"], 0, "Verify successful"))
-    flashers.flash(arduino.read(NANO, sketch), NANO, "/dev/ttyACM0", None, silent)
+    flashers.flash(arduino.read(NANO, sketch, "server"), NANO, "/dev/ttyACM0", None, silent)
     assert tools.calls() == [
         ["arduino-cli", "upload", "--verify", "-b", "arduino:mbed_nano:nano33ble",
-         "-p", "/dev/ttyACM0", "--input-dir", str(sketch / "build")]
+         "-p", "/dev/ttyACM0", "--input-dir", str(sketch / "build" / "Server")]
     ]  # fmt: skip
+
+
+def test_which_of_two_programs(sketch: Path, project: Path) -> None:
+    assert arduino.read(NANO, sketch, "server").parts[0].data == CODE
+    assert arduino.read(NANO, sketch, "demo").parts[0].data == CODE[::-1]
+    (project / "build" / "quads.elf").rename(project / "build" / "server.elf")
+    with pytest.raises(BuildError, match="no ELF file of program demo"):
+        swd.read(F411, project, "demo")
 
 
 def test_arduino_refuses_other_boards_and_tells_failures(
     tools: FakeTools, sketch: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    plan = arduino.read(NANO, sketch)
+    plan = arduino.read(NANO, sketch, "server")
     monkeypatch.setattr(link, "check", lambda port: None)
     monkeypatch.setattr(link, "usb_ids", lambda port: (0x303A, 0x1001))
     with pytest.raises(InstallationError, match="arduino-cli is not installed"):

@@ -13,14 +13,14 @@ from quads_mcu.export.projects import FORMATS
 
 CASES = [
     ("esp32s3", "esp-idf", [["idf.py", "build"]]),
-    ("esp32s3", "platformio", [["pio", "run"]]),
+    ("esp32s3", "platformio", [["pio", "run", "-e", "server", "-e", "listen"]]),
     ("rp2040", "pico-sdk", [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]),
     ("stm32f411", "cmsis", [["make"]]),
     ("nrf52840", "zephyr",
      [["west", "build", "-b", "nrf52840dk/nrf52840", "-d", "build", "samples/quads"]]),
     ("arduino-nano33ble", "arduino",
      [["arduino-cli", "compile", "-b", "arduino:mbed_nano:nano33ble", "--library", ".",
-       "--output-dir", "build", "examples/Server"]]),
+       "--output-dir", "build/Listen", "examples/Listen"]]),
 ]  # fmt: skip
 
 
@@ -34,11 +34,7 @@ def tools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> FakeTools:
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
     folder = tmp_path / "project"
-    for name in (
-        "samples/quads/prj.conf",
-        "examples/Listen/Listen.ino",
-        "examples/Server/Server.ino",
-    ):
+    for name in ("samples/quads/prj.conf", "examples/Listen/Listen.ino"):
         (folder / name).parent.mkdir(parents=True)
         (folder / name).touch()
     return folder

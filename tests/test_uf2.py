@@ -132,7 +132,7 @@ class Drive:
 def test_copied_to_the_drive(tmp_path: Path) -> None:
     data = build(tmp_path / "project")
     drive = Drive(tmp_path / "RPI-RP2", "RPI-RP2", RP2040)
-    plan = rp2.read(PICO, tmp_path / "project")
+    plan = rp2.read(PICO, tmp_path / "project", "server")
     seen: list[float] = []
     rp2.flash(plan, PICO, str(drive.folder), lambda what, done, total: seen.append(done / total))
     assert drive.flash is not None
@@ -144,7 +144,7 @@ def test_copied_to_the_drive(tmp_path: Path) -> None:
 def test_drive_of_another_chip(tmp_path: Path) -> None:
     build(tmp_path / "project")
     drive = Drive(tmp_path / "RP2350", "RP2350", RP2350_ARM_S)
-    plan = rp2.read(PICO, tmp_path / "project")
+    plan = rp2.read(PICO, tmp_path / "project", "server")
     with pytest.raises(DeviceError, match="is RP2350, rp2040 needs RPI-RP2; nothing was written"):
         rp2.flash(plan, PICO, str(drive.folder), silent)
     assert not (drive.folder / "firmware.uf2").exists()
@@ -152,7 +152,7 @@ def test_drive_of_another_chip(tmp_path: Path) -> None:
 
 def test_folder_that_is_no_drive(tmp_path: Path) -> None:
     build(tmp_path / "project")
-    plan = rp2.read(PICO, tmp_path / "project")
+    plan = rp2.read(PICO, tmp_path / "project", "server")
     with pytest.raises(LinkError, match=r"no drive of a boot ROM .*hold BOOTSEL"):
         rp2.flash(plan, PICO, str(tmp_path), silent)
 
@@ -162,16 +162,16 @@ def test_drive_that_never_leaves(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
     build(tmp_path / "project")
     drive = Drive(tmp_path / "RPI-RP2", "RPI-RP2", RP2040, stays=True)
     with pytest.raises(DeviceError, match="has not received every block"):
-        rp2.flash(rp2.read(PICO, tmp_path / "project"), PICO, str(drive.folder), silent)
+        rp2.flash(rp2.read(PICO, tmp_path / "project", "server"), PICO, str(drive.folder), silent)
 
 
 def test_firmware_for_another_chip_or_too_large(tmp_path: Path) -> None:
     build(tmp_path / "a", family=RP2350_ARM_S)
     with pytest.raises(DeviceError, match="made for family 0xe48bff59"):
-        rp2.read(PICO, tmp_path / "a")
+        rp2.read(PICO, tmp_path / "a", "server")
     build(tmp_path / "b", PICO.flash_bytes + 1)
     with pytest.raises(DeviceError, match="the flash of rp2040 ends at 0x10200000"):
-        rp2.read(PICO, tmp_path / "b")
+        rp2.read(PICO, tmp_path / "b", "server")
 
 
 # --- picotool -------------------------------------------------------------------------------

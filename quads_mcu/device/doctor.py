@@ -8,7 +8,7 @@ import os
 import re
 import shutil
 import subprocess
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
 from importlib import metadata
@@ -144,11 +144,11 @@ def _for_project(board: Board) -> list[Finding]:
     if all(project_build.missing(fmt) for fmt in board.formats):
         fmt = board.formats[0]
         names = ", ".join(project_build.missing(fmt))
-        install = project_build.BUILDERS[fmt].install
+        install = project_build.install(board, fmt)
         lacks.append(Finding(names, f"build {fmt} projects for {board.name}", "", install))
     assert board.flasher is not None
+    flasher = board.flasher
     if not _has_flasher(board):
-        flasher = board.flasher
         lacks.append(Finding(flasher.tool, f"flash {board.name}", "", flasher.install))
     return lacks
 
@@ -160,7 +160,7 @@ def _has_flasher(board: Board) -> bool:
     if board.flasher.tool == "picotool":
         return True  # the ROM's drive takes a file without any tool
     if board.flasher.tool != "pyocd":
-        return shutil.which("arduino-cli") is not None
+        return True  # comes with the core that builds for it
     try:
         return bool(swd.tool(board))
     except InstallationError:
@@ -187,8 +187,8 @@ def _programs(boards: Sequence[Board]) -> list[Finding]:
             for program in builder.programs:
                 want(program, f"build {fmt} projects", builder.install)
         if board.flasher and board.flasher.tool == "pyocd":
-            for program in swd.TOOLS:
-                want(program, "flash by a debug probe (one is enough)", board.flasher.install)
+            for program, install in swd.TOOLS.items():
+                want(program, "flash by a debug probe (one is enough)", install)
         elif board.flasher and board.flasher.tool == "picotool":
             want("picotool", "flash RP2 boards (or copy to the drive)", board.flasher.install)
     with ThreadPoolExecutor(4) as pool:
@@ -308,32 +308,37 @@ def _udev_fix(vendor: str, place: str) -> str:
     )
 
 
-# --- tables --------------------------------------------------------------------------------
-
-Table = tuple[str, tuple[str, ...], list[tuple[str, ...]]]
+# --- text ----------------------------------------------------------------------------------
 
 
-def tables(found: Diagnosis) -> list[Table]:
-    """Return title, columns and rows of text for each part of a diagnosis."""
-    columns = ("", "for", "found", "to get it")
-    rows: Callable[[Sequence[Finding]], list[tuple[str, ...]]] = lambda findings: [
-        (one.name, one.purpose, one.found or "MISSING", one.fix) for one in findings
-    ]
-    ports = [
-        (one.device, one.usb, one.description, "yes" if one.usable else "NO", one.fix)
-        for one in found.ports
-    ]
-    targets = [
-        (
-            one.target,
-            "ready" if one.ready else "; ".join(f"{m.name}: {m.fix}" for m in one.missing),
-        )
-        for one in found.targets
-    ]
-    return [
-        ("Programs", columns, rows(found.programs)),
-        ("Python packages", columns, rows(found.packages)),
-        ("Ports", ("", "USB", "what", "usable", "fix"), ports),
-        ("Permissions", columns, rows(found.permissions)),
-        ("Targets", ("", "missing: how to get it"), targets),
-    ]
+def lines(found: Diagnosis) -> list[str]:
+    """Return a diagnosis as text, a fix under what is missing."""
+    text = []
+    for title, findings in (
+        ("Programs", found.programs),
+        ("Python packages", found.packages),
+        ("Permissions", found.permissions),
+    ):
+        text += [title, *(line for one in findings for line in _told(one))]
+    text += ["Ports", *(line for port in found.ports for line in _port_lines(port))]
+    text += ["  none"] if not found.ports else []
+    text += ["Targets", *(line for one in found.targets for line in _target_lines(one))]
+    return text
+
+
+def _told(one: Finding) -> list[str]:
+    if one.found:
+        return [f"  {one.name} ({one.found}): {one.purpose}"]
+    return [f"  MISSING {one.name}: {one.purpose}", f"      {one.fix}"]
+
+
+def _port_lines(port: Port) -> list[str]:
+    text = " ".join(part for part in (port.device, port.usb, port.description) if part)
+    return [f"  {text}"] if port.usable else [f"  NO PERMISSION {text}", f"      {port.fix}"]
+
+
+def _target_lines(one: Readiness) -> list[str]:
+    if one.ready:
+        return [f"  {one.target}: ready"]
+    text = [f"  {one.target}: lacks {', '.join(lack.name for lack in one.missing)}"]
+    return text + [f"      {lack.fix}" for lack in one.missing]

@@ -163,7 +163,8 @@ def _why(url: str, problem: Exception) -> str:
     if number == errno.EACCES or "Permission denied" in text:
         return (
             f"{url}: no permission to open it; add yourself to its group "
-            "(`sudo usermod -aG dialout $USER`, then log in again)"
+            "(`sudo usermod -aG dialout $USER`, then log in again) or give it a udev rule; "
+            "`quads-mcu doctor` tells which"
         )
     if number in (errno.EBUSY, errno.EAGAIN) or "exclusively lock" in text:
         return f"{url} is busy: another program has it open; close that (a terminal?) and try again"

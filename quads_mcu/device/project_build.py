@@ -34,8 +34,8 @@ class Builder:
 BUILDERS = {
     "esp-idf": Builder(
         ("idf.py",), (),
-        "install ESP-IDF 5.x (docs.espressif.com/projects/esp-idf), then in every new shell: "
-        ". $HOME/esp/esp-idf/export.sh",
+        "git clone --recursive -b v5.5 https://github.com/espressif/esp-idf ~/esp/esp-idf && "
+        "~/esp/esp-idf/install.sh, then in every new shell: . ~/esp/esp-idf/export.sh",
     ),
     "pico-sdk": Builder(
         ("cmake", "arm-none-eabi-gcc"), ("PICO_SDK_PATH",),
@@ -45,13 +45,13 @@ BUILDERS = {
     ),
     "zephyr": Builder(
         ("west",), ("ZEPHYR_BASE",),
-        "install Zephyr (docs.zephyrproject.org, Getting Started), then: source "
-        "zephyrproject/zephyr/zephyr-env.sh",
+        "pip install west && west init ~/zephyrproject && cd ~/zephyrproject && west update && "
+        "west packages pip --install && west sdk install, then in every new shell: "
+        ". ~/zephyrproject/zephyr/zephyr-env.sh",
     ),
     "arduino": Builder(
         ("arduino-cli",), (),
-        "install arduino-cli (arduino.github.io/arduino-cli), then the board's core: "
-        "arduino-cli core install",
+        "curl -fsSL https://raw.githubusercontent.com/arduino/arduino-cli/master/install.sh | sh",
     ),
     "platformio": Builder(("pio",), (), "pip install platformio"),
     "cmsis": Builder(
@@ -59,6 +59,24 @@ BUILDERS = {
         "apt install make gcc-arm-none-eabi libnewlib-arm-none-eabi",
     ),
 }  # fmt: skip
+
+
+# Arduino cores that are not in its own index.
+ARDUINO_INDEXES = {
+    "esp32:esp32": "https://espressif.github.io/arduino-esp32/package_esp32_index.json",
+    "rp2040:rp2040": "https://github.com/earlephilhower/arduino-pico/releases/download/global/"
+    "package_rp2040_index.json",
+}
+
+
+def install(board: Board, fmt: str) -> str:
+    """Return the commands that get what builds a format for `board`."""
+    if fmt != "arduino":
+        return BUILDERS[fmt].install
+    core = ":".join(board.project["arduino_fqbn"].split(":")[:2])
+    index = ARDUINO_INDEXES.get(core)
+    more = f" --additional-urls {index}" if index else ""
+    return f"{BUILDERS[fmt].install} && arduino-cli core install {core}{more}"
 
 
 def missing(fmt: str) -> list[str]:
@@ -73,24 +91,22 @@ def commands(board: Board, fmt: str, folder: Path) -> list[list[str]]:
     if fmt == "esp-idf":
         return [["idf.py", "build"]]
     if fmt == "platformio":
-        return [["pio", "run"]]
-    if fmt == "zephyr":
-        application = _only(folder, "**/prj.conf")
-        place = [str(application.parent.relative_to(folder))] if application else []
-        return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", *place]]
-    if fmt == "arduino":
-        patterns = ("examples/Server/*.ino", "examples/*/*.ino", "**/*.ino")
-        sketch = next((found for one in patterns if (found := _only(folder, one))), None)
-        place = [str(sketch.parent.relative_to(folder))] if sketch else ["."]
-        return [["arduino-cli", "compile", "-b", board.project["arduino_fqbn"], "--library", ".",
-                 "--output-dir", "build", *place]]  # fmt: skip
+        return [["pio", "run", "-e", "server", "-e", "listen"]]
     if fmt == "cmsis":
         return [["make"]]
+    if fmt == "zephyr":
+        application = next(iter(sorted(folder.glob("**/prj.conf"))), folder)
+        place = str(application.parent.relative_to(folder))
+        return [["west", "build", "-b", board.project["zephyr_board"], "-d", "build", place]]
+    if fmt == "arduino":
+        name = board.project["arduino_fqbn"]
+        sketches = sorted(path.parent for path in folder.glob("examples/*/*.ino"))
+        return [
+            ["arduino-cli", "compile", "-b", name, "--library", ".", "--output-dir",
+             f"build/{sketch.name}", str(sketch.relative_to(folder))]
+            for sketch in sketches
+        ]  # fmt: skip
     return [["cmake", "-S", ".", "-B", "build"], ["cmake", "--build", "build"]]
-
-
-def _only(folder: Path, pattern: str) -> Path | None:
-    return next(iter(sorted(folder.glob(pattern))), None)
 
 
 def build(board: Board, fmt: str, folder: Path, progress: Progress) -> None:
@@ -104,7 +120,7 @@ def build(board: Board, fmt: str, folder: Path, progress: Progress) -> None:
     if lacks := missing(fmt):
         raise BuildError(
             f"{', '.join(lacks)}: missing; it builds {fmt} projects. To get it: "
-            f"{BUILDERS[fmt].install}. The folder can also be built elsewhere: {by_hand}"
+            f"{install(board, fmt)}. The folder can also be built elsewhere: {by_hand}"
         )
 
     def follow(line: str) -> None:

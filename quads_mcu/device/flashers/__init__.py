@@ -33,19 +33,18 @@ def tool(board: Board) -> str:
     return board.flasher.tool
 
 
-def read(board: Board, folder: Path) -> Plan:
+def read(board: Board, folder: Path, program: str = "server") -> Plan:
     """Return what the build in `folder`, an exported project, wants where in flash.
 
+    program: of a project with two, the one that answers tests ("server") or listens ("demo").
     Raises:
         BuildError: there is no build.
         DeviceError: it is for another chip, or does not fit.
     """
-    name = tool(board)
-    if name == "esptool":
-        return esp_project.read(board, folder)
-    if name == "picotool":
-        return rp2.read(board, folder)
-    return swd.read(board, folder) if name == "pyocd" else arduino.read(board, folder)
+    modules = {"esptool": esp_project, "picotool": rp2, "pyocd": swd}
+    reader = modules.get(tool(board), arduino).read
+    plan: Plan = reader(board, folder, program)
+    return plan
 
 
 def commands(plan: Plan, board: Board, port: str | None, baud: int | None) -> list[list[str]]:

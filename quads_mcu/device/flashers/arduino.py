@@ -16,19 +16,19 @@ from quads_mcu.device.flashers import plan as plans
 from quads_mcu.device.flashers.plan import Part, Plan
 from quads_mcu.errors import DeviceError, InstallationError, LinkError
 
-PRODUCTS = ("build/*.ino.elf", ".pio/build/*/firmware.elf", "build/zephyr/zephyr.elf")
+PRODUCTS = ("build/*/*.ino.elf", ".pio/build/*/firmware.elf", "build/zephyr/zephyr.elf")
 # USB vendor and products: application and boot loader (boards.txt of arduino:mbed_nano).
 USB_IDS = {"arduino-nano33ble": {(0x2341, 0x805A), (0x2341, 0x005A)}}
 
 
-def read(board: Board, folder: Path) -> Plan:
+def read(board: Board, folder: Path, program: str) -> Plan:
     """Return the checked plan of the build in `folder`.
 
     Raises:
         BuildError: there is no build.
         DeviceError: it does not fit.
     """
-    path = plans.only(folder, PRODUCTS, "ELF file")
+    path = plans.product(folder, PRODUCTS, program, "ELF file")
     region = board.region("code")
     end = region.start + region.size_bytes
     inside = [one for one in Elf(path).loaded() if region.start <= one[0] < end]

@@ -34,22 +34,19 @@ FLASH_SIZES = {0: 1 << 20, 1: 2 << 20, 2: 4 << 20, 3: 8 << 20, 4: 16 << 20, 5: 3
 ORDER = (WEIGHTS, "", APPLICATION, TABLE, BOOTLOADER)
 
 
-def read(board: Board, folder: Path, image: bytes | None = None) -> Plan:
-    """Return the checked plan of the build in `folder`, an exported project.
+def read(board: Board, folder: Path, program: str) -> Plan:
+    """Return the checked plan of the build of `program` in `folder`, an exported project.
 
-    image: the model image for the first slot; None: model.bin of the project, if there is one.
     Raises:
         BuildError: there is no build, or it lacks a file.
         DeviceError: it is for another chip, or does not fit its flash or partitions.
     """
-    found = _from_idf(folder) or _from_platformio(board, folder) or _from_arduino(board, folder)
-    if found is None:
-        raise BuildError(f"{folder} holds no finished build; run `quads-mcu build` first")
+    found = _from_idf(folder) or _from_arduino_core(board, folder, program)
     table = next((part for part in found if part.what == TABLE), None)
     if table is None:
         raise BuildError(f"{folder}: the build has no partition table; build again")
     slots = partitions.parse(table.data, table.file)
-    found = _with_model(found, partitions.model_slots(slots), folder, image)
+    found = _with_model(found, partitions.model_slots(slots), folder)
     result = Plan(board.name, tuple(sorted(found, key=lambda part: _rank(part.what))))
     _check_partitions(result, slots, board)
     plan.check(result, 0, board.flash_bytes)
@@ -92,22 +89,14 @@ def _from_idf(folder: Path) -> list[Part] | None:
     ]
 
 
-def _from_platformio(board: Board, folder: Path) -> list[Part] | None:
-    found = [path.parent for path in (folder / ".pio" / "build").glob("*/firmware.bin")]
-    if not found:
-        return None
-    names = {BOOTLOADER: "bootloader.bin", TABLE: "partitions.bin", APPLICATION: "firmware.bin"}
-    return _three(board, {what: found[0] / name for what, name in names.items()})
-
-
-def _from_arduino(board: Board, folder: Path) -> list[Part] | None:
-    """arduino-cli's --output-dir build: SKETCH.ino.bin, .ino.bootloader.bin, .ino.partitions.bin"""
-    tables = list((folder / "build").glob("*.ino.partitions.bin"))
-    if not tables:
-        return None
-    stem = str(tables[0]).removesuffix(".partitions.bin")
-    names = {BOOTLOADER: ".bootloader.bin", TABLE: ".partitions.bin", APPLICATION: ".bin"}
-    return _three(board, {what: Path(stem + name) for what, name in names.items()})
+def _from_arduino_core(board: Board, folder: Path, program: str) -> list[Part]:
+    """What PlatformIO leaves in .pio/build/ENVIRONMENT, or arduino-cli in build/SKETCH."""
+    patterns = (".pio/build/*/partitions.bin", "build/*/*.ino.partitions.bin")
+    table = plan.product(folder, patterns, program, "finished build")
+    stem = str(table).removesuffix("partitions.bin")
+    application = f"{stem}firmware.bin" if table.name == "partitions.bin" else f"{stem}bin"
+    files = {BOOTLOADER: f"{stem}bootloader.bin", TABLE: str(table), APPLICATION: application}
+    return _three(board, {what: Path(name) for what, name in files.items()})
 
 
 def _three(board: Board, files: dict[str, Path]) -> list[Part]:
@@ -119,21 +108,16 @@ def _three(board: Board, files: dict[str, Path]) -> list[Part]:
     return [Part(what, offsets[what], plan.read(path), str(path)) for what, path in files.items()]
 
 
-def _with_model(
-    found: list[Part], slots: list[Partition], folder: Path, image: bytes | None
-) -> list[Part]:
+def _with_model(found: list[Part], slots: list[Partition], folder: Path) -> list[Part]:
     """Add the model image for the first slot, and an erased sector that empties the second.
 
     The second slot may hold an image of an earlier flash, which would win by its sequence number.
     """
     path = folder / MODEL
-    if image is not None:
-        found = [part for part in found if part.what != WEIGHTS]
-    if not any(part.what == WEIGHTS for part in found) and (image is not None or path.is_file()):
+    if not any(part.what == WEIGHTS for part in found) and path.is_file():
         if not slots:
             raise DeviceError(f"{path} has no partition to lie in; export and build again")
-        data = plan.read(path) if image is None else image
-        found = [*found, Part(WEIGHTS, slots[0].offset, data, str(path))]
+        found = [*found, Part(WEIGHTS, slots[0].offset, plan.read(path), str(path))]
     taken = {part.offset for part in found}
     names = {slot.offset: f"{slot.name}, emptied" for slot in slots}
     found = [

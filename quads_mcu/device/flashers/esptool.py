@@ -193,7 +193,7 @@ def write(plan: Plan, board: Board, port: str, baud: int, progress: Progress) ->
 
     Raises:
         DeviceError: what was written reads back differently.
-        LinkError: no answer, or dropped; says which parts are there.
+        LinkError: no answer, dropped or interrupted; says which parts are there.
     """
     with tempfile.TemporaryDirectory(prefix="quads-flash-") as folder:
         files = []
@@ -202,7 +202,10 @@ def write(plan: Plan, board: Board, port: str, baud: int, progress: Progress) ->
             path.write_bytes(part.data)
             files.append(str(path))
         written = _Written(plan, progress)
-        _run(port, baud, _write_arguments(board, plan, files), written, written.state)
+        try:
+            _run(port, baud, _write_arguments(board, plan, files), written, written.state)
+        except KeyboardInterrupt:
+            raise LinkError(f"interrupted at {port}; {written.state()}. {AGAIN}") from None
     if written.verified != len(plan.parts):
         raise DeviceError(
             f"{port}: esptool verified {written.verified} of {len(plan.parts)} parts; "

@@ -92,15 +92,34 @@ def read(path: Path) -> bytes:
         raise BuildError(f"{path}: {problem.strerror}; run `quads-mcu build` first") from None
 
 
-def only(folder: Path, patterns: Sequence[str], what: str) -> Path:
-    """Return the newest file in `folder` that fits the first fitting pattern.
+# Programs of a project and words of their files' names: the one that answers `quads-mcu test`, and
+# the one that listens to a microphone.
+PROGRAMS = {"server": ("server",), "demo": ("demo", "listen")}
+
+
+def product(folder: Path, patterns: Sequence[str], program: str, what: str) -> Path:
+    """Return the newest file of `program` (of PROGRAMS) that fits a pattern.
+
+    A build whose files name no program has one that is both.
 
     Raises:
-        BuildError: none does.
+        BuildError: there is none.
     """
-    for pattern in patterns:
-        if found := sorted(folder.glob(pattern), key=lambda path: path.stat().st_mtime):
-            return found[-1]
-    raise BuildError(
-        f"{folder} holds no {what} ({', '.join(patterns)}); run `quads-mcu build` first"
-    )
+    found = [path for pattern in patterns for path in folder.glob(pattern)]
+    named = {path: _program_of(path.relative_to(folder)) for path in found}
+    if any(named.values()):
+        found = [path for path in found if named[path] == program]
+    if not found:
+        raise BuildError(
+            f"{folder} holds no {what} of program {program} ({', '.join(patterns)}); run "
+            "`quads-mcu build` first"
+        )
+    return max(found, key=lambda path: path.stat().st_mtime)
+
+
+def _program_of(path: Path) -> str | None:
+    text = path.as_posix().lower()
+    for program, words in PROGRAMS.items():
+        if any(word in text for word in words):
+            return program
+    return None

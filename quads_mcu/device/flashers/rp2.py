@@ -34,11 +34,10 @@ BOOTSEL = (
     "hold BOOTSEL while you plug the board in, and run the command again; on Linux picotool needs "
     "its udev rules (99-picotool.rules of its sources) or root"
 )
-PRODUCTS = ("build/*.uf2", ".pio/build/*/firmware.uf2", "build/zephyr/zephyr.uf2")
-ELF_PRODUCTS = ("build/*.elf", ".pio/build/*/firmware.elf", "build/zephyr/zephyr.elf")
+FOLDERS = ("build/*.", "build/*/*.ino.", ".pio/build/*/firmware.", "build/zephyr/zephyr.")
 
 
-def read(board: Board, folder: Path) -> Plan:
+def read(board: Board, folder: Path, program: str) -> Plan:
     """Return the checked plan of the build in `folder`: of its UF2 file, else of its ELF file.
 
     Raises:
@@ -46,12 +45,12 @@ def read(board: Board, folder: Path) -> Plan:
         DeviceError: it is for another chip, or does not fit the flash.
     """
     family = uf2.FAMILIES[board.chip]
-    if found := [path for pattern in PRODUCTS for path in folder.glob(pattern)]:
-        path = max(found, key=lambda one: one.stat().st_mtime)
-        segments = uf2.read(plans.read(path), family, str(path))
-    else:
-        path = plans.only(folder, ELF_PRODUCTS, "UF2 or ELF file")
-        segments = uf2.read(uf2.write(Elf(path).loaded(), family), family, str(path))
+    patterns = [f"{one}{suffix}" for suffix in ("uf2", "elf") for one in FOLDERS]
+    has_uf2 = any(path for one in FOLDERS for path in folder.glob(f"{one}uf2"))
+    patterns = patterns[: len(FOLDERS)] if has_uf2 else patterns
+    path = plans.product(folder, patterns, program, "UF2 or ELF file")
+    data = plans.read(path) if has_uf2 else uf2.write(Elf(path).loaded(), family)
+    segments = uf2.read(data, family, str(path))
     parts = tuple(Part("firmware", address, data, str(path)) for address, data in segments)
     result = Plan(board.name, parts)
     plans.check(result, FLASH_START, board.flash_bytes)

@@ -21,7 +21,11 @@ from quads_mcu.device.flashers import plan as plans
 from quads_mcu.device.flashers.plan import Part, Plan
 from quads_mcu.errors import DeviceError, InstallationError, LinkError, QuadsError
 
-TOOLS = ("pyocd", "openocd", "probe-rs")
+TOOLS = {
+    "pyocd": "pip install pyocd",
+    "openocd": "apt install openocd",
+    "probe-rs": "cargo install probe-rs-tools --locked",
+}
 ELF_PRODUCTS = ("build/*.elf", "build/zephyr/zephyr.elf", ".pio/build/*/firmware.elf")
 NO_PROBE = (
     r"[Nn]o (?:connected |available |target )?(?:debug probe|probe|device|J-Link)|open failed"
@@ -70,14 +74,14 @@ IDENTITIES = {
 }  # fmt: skip
 
 
-def read(board: Board, folder: Path) -> Plan:
+def read(board: Board, folder: Path, program: str) -> Plan:
     """Return the checked plan of the ELF file of the build in `folder`.
 
     Raises:
         BuildError: there is no build.
         DeviceError: it does not fit the flash.
     """
-    path = plans.only(folder, ELF_PRODUCTS, "ELF file")
+    path = plans.product(folder, ELF_PRODUCTS, program, "ELF file")
     start = board.region("code").start
     inside = [one for one in Elf(path).loaded() if start <= one[0] < start + board.flash_bytes]
     result = Plan(board.name, tuple(Part("firmware", at, data, str(path)) for at, data in inside))

@@ -13,6 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any
 
 from quads_mcu.device import memory
+from quads_mcu.device.build import BUILD_ID_BYTES
 from quads_mcu.errors import ExportError
 from quads_mcu.export.projects import esp_partitions
 from quads_mcu.export.projects.project import IMAGE, Files, Project
@@ -41,11 +42,11 @@ def files(project: Project) -> Files:
     n_slots = sum(part.name.startswith("model_") for part in table)
     if n_slots == 2:
         sources[f"model/{ERASED}"] = b"\xff" * ERASED_BYTES
+    sources["model/build_id.h"] = _build_id(sources)
     values = _values(project) | {
         "sources": sorted(name for name in sources if name.endswith((".c", ".S"))),
         "table": table,
         "n_slots": n_slots,
-        "build_id": _build_id(sources),
         "system_bytes": esp_partitions.SYSTEM_BYTES,
     }
     found: Files = {f"{COMPONENT}/{name}": content for name, content in sources.items()}
@@ -152,9 +153,10 @@ def _large_arrays_in_psram(project: Project) -> bool:
 
 
 def _build_id(sources: Files) -> str:
-    """Return 8 bytes that identify the sources, as a C initializer."""
+    """Return the header that names this build: the beginning of its sources' SHA-256."""
     digest = hashlib.sha256()
     for name, content in sorted(sources.items()):
         data = content.encode() if isinstance(content, str) else content
         digest.update(f"{name} {len(data)}\n".encode() + data)
-    return "{" + ",".join(f"0x{byte:02x}" for byte in digest.digest()[:8]) + "}"
+    values = ", ".join(f"0x{byte:02x}" for byte in digest.digest()[:BUILD_ID_BYTES])
+    return f"/* Of the files in this folder. */\n#define QUADS_BUILD_ID {{{values}}}\n"
