@@ -8,7 +8,7 @@
     ├── TrainingError                        training cannot start or cannot go on
     ├── ModelFormatError                     a model file is damaged, hostile or of another version
     ├── ExportError                          a model cannot be represented
-    │   └── TargetError        exit code 3   a target is unknown or cannot take it; a ConfigError, too
+    │   └── TargetError        exit code 3   a target is unknown or cannot take it (and ConfigError)
     ├── BuildError                           toolchain missing, or compilation failed
     ├── DeviceError            exit code 3   board or link
     │   ├── LinkError                        port missing, busy, silent or dropped

@@ -47,6 +47,7 @@ def built(folder: Path, source: Path, cores: int, pie: int) -> Path:
     files = [path for path in build.runtime_sources("esp") if path.suffix == ".c"]
     files += [source / "model_data.c", xtensa_build.HERE / "main.c"]
     files += [xtensa_build.HERE / "files_host.c", HERE / "esp_idf" / "other_core.c"]
+    files += [HERE / "esp_idf" / "pie_dot.c"]
     flags = [*STRICT_FLAGS, "-O1", "-g", "-pthread", f"-fsanitize={SANITIZERS[cores]}"]
     flags += ["-fno-sanitize-recover=all", "-DQUADS_KERNELS=QUADS_KERNELS_ESP"]
     flags += [f"-DQUADS_CORES={cores}", f"-DQUADS_PIE={pie}", *xtensa_build.includes(source)]

@@ -15,7 +15,9 @@ from firmware_build import DIMS
 from random_model import random_model
 from xtensa_build import (
     ICOUNT,
+    PLAIN,
     TICKS_PER_INSTRUCTION,
+    Kernels,
     build_host,
     build_xtensa,
     require_xtensa,
@@ -30,6 +32,7 @@ from quads_mcu.export.reference import Reference
 from quads_mcu.model.dimensions import Dimensions, dimensions
 from quads_mcu.report import analysis
 
+ESP = Path(__file__).resolve().parent / "esp_idf"
 SIZES = {
     "2 bit": (DIMS, 2),
     "3 bit": (replace(DIMS, d_model=24, n_heads=3, n_layers=1, n_frames=30), 3),
@@ -50,16 +53,32 @@ FEATURES = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_xtensa_equals_the_references(tmp_path: Path, size: str) -> None:
+# The kernels of ESP32 and ESP32-S3, with both halves on one core, and with a C twin of what only
+# the vector unit of an ESP32-S3 can execute.
+ESP_FLAGS = ("-DQUADS_KERNELS=QUADS_KERNELS_ESP", "-DQUADS_CORES=2")
+ESP_FILES = (ESP / "one_core.c", ESP / "pie_dot.c")
+KERNELS = {
+    "plain": PLAIN,
+    "esp": Kernels("esp", (*ESP_FLAGS, "-DQUADS_PIE=0"), ESP_FILES),
+    "esp, vectors": Kernels("esp", (*ESP_FLAGS, "-DQUADS_PIE=1"), ESP_FILES),
+}
+RUNS = [("plain", size) for size in SIZES]
+RUNS += [
+    (kernels, size) for kernels in KERNELS if kernels != "plain" for size in ("3 bit", "80 mels")
+]
+
+
+@pytest.mark.parametrize(("kernels", "size"), RUNS)
+def test_xtensa_equals_the_references(tmp_path: Path, size: str, kernels: str) -> None:
     require_xtensa()
     dims, bits = SIZES[size]
+    variant = KERNELS[kernels]
     model = random_model(dims, bits, seed=len(size))
     source = tmp_path / "source"
-    csource.write_sources(model, source)
+    csource.write_sources(model, source, variant.name)
     programs = (
-        (build_xtensa(source, tmp_path), run_xtensa),
-        (build_host(source, tmp_path), run_host),
+        (build_xtensa(source, tmp_path, variant), run_xtensa),
+        (build_host(source, tmp_path, variant), run_host),
     )
     rng = np.random.default_rng(4)
     for index, (kind, make) in enumerate(FEATURES.items()):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -30,10 +31,23 @@ def require_xtensa() -> None:
         require_tool(tool)
 
 
-def sources(model_dir: Path, files: str) -> list[Path]:
+@dataclass(frozen=True)
+class Kernels:
+    """A variant of the kernels: its name, settings of the build, files beside the runtime's."""
+
+    name: str = "plain"
+    settings: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
+
+
+PLAIN = Kernels()
+
+
+def sources(model_dir: Path, files: str, kernels: Kernels) -> list[Path]:
     """Runtime, model and test program; `files`: files_host.c or files_simcall.c."""
     return [
-        *build.runtime_sources("plain"),
+        *(path for path in build.runtime_sources(kernels.name) if path.suffix == ".c"),
+        *kernels.files,
         model_dir / "model_data.c",
         HERE / "main.c",
         HERE / files,
@@ -45,15 +59,16 @@ def includes(model_dir: Path) -> list[str]:
     return [f"-I{folder}" for folder in folders]
 
 
-def build_host(model_dir: Path, out_dir: Path) -> Path:
+def build_host(model_dir: Path, out_dir: Path, kernels: Kernels = PLAIN) -> Path:
     """Return the test program for this PC."""
     program = out_dir / "host"
-    files = map(str, sources(model_dir, "files_host.c"))
+    files = map(str, sources(model_dir, "files_host.c", kernels))
     _run(
         [
             require_tool("gcc"),
             *STRICT_FLAGS,
             "-O2",
+            *kernels.settings,
             *includes(model_dir),
             *files,
             "-o",
@@ -63,9 +78,9 @@ def build_host(model_dir: Path, out_dir: Path) -> Path:
     return program
 
 
-def build_xtensa(model_dir: Path, out_dir: Path) -> Path:
+def build_xtensa(model_dir: Path, out_dir: Path, kernels: Kernels = PLAIN) -> Path:
     """Return the test program as an ELF file for the emulated core."""
-    return _link("sim.ld", ["start"], model_dir, out_dir)
+    return _link("sim.ld", ["start"], model_dir, out_dir, kernels)
 
 
 def build_esp32s3(model_dir: Path, out_dir: Path) -> Path:
@@ -73,26 +88,29 @@ def build_esp32s3(model_dir: Path, out_dir: Path) -> Path:
 
     Nothing here can run it: it is what esptool makes flash images of.
     """
-    return _link("esp32s3.ld", ["app_description", "start"], model_dir, out_dir)
+    return _link("esp32s3.ld", ["app_description", "start"], model_dir, out_dir, PLAIN)
 
 
-def _link(script: str, first: Sequence[str], model_dir: Path, out_dir: Path) -> Path:
+def _link(
+    script: str, first: Sequence[str], model_dir: Path, out_dir: Path, kernels: Kernels
+) -> Path:
     objects = []
     for name in first:
         objects.append(str(out_dir / f"{name}.o"))
         _run([*ASSEMBLE, str(HERE / f"{name}.S"), "-o", objects[-1]])
-    objects += _compile(model_dir, out_dir)
+    objects += _compile(model_dir, out_dir, kernels)
     program = (out_dir / script).with_suffix(".elf")
     command = [TOOLS[3], "--no-relax", "--no-warn-rwx-segments", "-T", str(HERE / script)]
     _run([*command, *objects, "-o", str(program)])
     return program
 
 
-def _compile(model_dir: Path, out_dir: Path) -> list[str]:
+def _compile(model_dir: Path, out_dir: Path, kernels: Kernels) -> list[str]:
     """Return object files of runtime, model and test program."""
     clang, llc, _, _ = TOOLS
     flags = ["--target=xtensa", *STRICT_FLAGS, "-O2", "-ffreestanding", "-fno-builtin"]
-    flags += [f"-I{HERE / 'include'}", *includes(model_dir), "-emit-llvm", "-c"]
+    flags += [f"-I{HERE / 'include'}", *includes(model_dir), *kernels.settings]
+    flags += ["-emit-llvm", "-c"]
 
     def compiled(source: Path) -> str:
         stem = out_dir / source.stem
@@ -107,7 +125,7 @@ def _compile(model_dir: Path, out_dir: Path) -> list[str]:
         return target
 
     with ThreadPoolExecutor(2) as pool:
-        files = [*sources(model_dir, "files_simcall.c"), HERE / "support.c"]
+        files = [*sources(model_dir, "files_simcall.c", kernels), HERE / "support.c"]
         return list(pool.map(compiled, files))
 
 

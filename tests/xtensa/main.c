@@ -13,7 +13,8 @@
 
 enum { FAILED_READ = 1, FAILED_RUNTIME, FAILED_WRITE };
 
-static _Alignas(8) uint8_t arena[2][QUADS_MODEL_ARENA_BYTES];
+/* Aligned for the tile of the vector unit, whose place in a workspace depends on that. */
+static _Alignas(16) uint8_t arena[2][(QUADS_MODEL_ARENA_BYTES + 15) / 16 * 16];
 static int32_t logits[2][QUADS_MODEL_CLASSES];
 static int16_t pcm[(QUADS_MODEL_FRAMES + 5) * QUADS_HOP_SAMPLES];
 static int8_t mel[MEL_BYTES];
