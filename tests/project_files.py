@@ -6,6 +6,7 @@ import dataclasses
 import functools
 import importlib
 import subprocess
+import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
@@ -88,6 +89,12 @@ def spoken(packed: PackedModel, heard: Heard) -> list[str]:
         said = ", ".join(f"{slot.name}: {slot.labels[answer]}" for slot, answer in pairs)
         lines.append("no command" if rejected else said)
     return lines
+
+
+def cmake() -> str:
+    """Return CMake: of this Python's environment (pip install cmake) or the system's."""
+    own = Path(sys.executable).parent / "cmake"
+    return str(own) if own.is_file() else require_tool("cmake")
 
 
 def compile_all(

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -14,8 +16,9 @@ from project_files import (
     LISTEN,
     WARNINGS,
     clips,
-    compile_all,
+    cmake,
     exported_model,
+    project_files,
     run,
     spoken,
     utterances,
@@ -29,7 +32,6 @@ from quads_mcu.device.flash import Session
 from quads_mcu.device.link import Link
 from quads_mcu.export import listener
 from quads_mcu.export.listener import GateSettings
-from quads_mcu.export.projects import firmware
 from quads_mcu.export.reference import Reference
 
 STUB = Path(__file__).parent / "pico_sdk"
@@ -57,39 +59,68 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def project(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with quads_server.bin and quads_demo.bin, made by the project's CMake."""
+    require_tool("arm-none-eabi-gcc")
     folder = tmp_path_factory.mktemp("pico")
     write_project("pico-sdk", "rp2040", folder)
-    return folder
+    warnings = f"-DCMAKE_C_FLAGS=-mcpu=cortex-m0plus -mthumb {' '.join(WARNINGS)} -std=c11"
+    configure(folder, f"-DPICO_SDK_PATH={STUB}", warnings)
+    run([cmake(), "--build", str(folder / "build"), "-j2"])
+    return folder / "build"
 
 
-def image(project: Path, program: str, out_dir: Path) -> Path:
-    """Link a program of the project with the SDK's stand-in; return a flat flash image."""
-    require_tool("arm-none-eabi-gcc")
-    files = {str(path.relative_to(project)): "" for path in project.rglob("*") if path.is_file()}
-    programs = firmware.Programs.of(dict(files))
-    names = [*programs.shared, *(programs.server if program == "server" else programs.demo)]
-    flags = [*RP2040.toolchain.flags, "-std=c11", "-O2", "-ffunction-sections", *WARNINGS]
-    flags += [f"-I{project / name}" for name in firmware.INCLUDES] + [f"-I{STUB / 'include'}"]
-    sources = [*(project / name for name in names), STUB / "sdk.c"]
-    objects = compile_all("arm-none-eabi-gcc", flags, sources, out_dir / program)
-    elf, flat = out_dir / f"{program}.elf", out_dir / f"{program}.bin"
-    run(
-        ["arm-none-eabi-gcc", *RP2040.toolchain.flags, *map(str, objects), f"-T{STUB / 'rp2040.ld'}",
-         "-nostartfiles", "-Wl,--gc-sections", "--specs=nosys.specs", "-o", str(elf)]
+def configure(folder: Path, *options: str) -> str:
+    """Run CMake, which must succeed; return what it wrote."""
+    return run([cmake(), "-S", str(folder), "-B", str(folder / "build"), *options])
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (
+            ["-DPICO_SDK_PATH=/nowhere"],
+            "PICO_SDK_PATH is '/nowhere', where no pico-sdk is. Get one",
+        ),
+        (
+            [f"-DPICO_SDK_PATH={STUB}", "-DPICO_SDK_VERSION_STRING=1.5.1"],
+            "pico-sdk 1.5.1 is too old; 2.0.0 or newer is needed",
+        ),
+    ],
+)
+def test_cmake_says_what_is_missing(tmp_path: Path, options: list[str], message: str) -> None:
+    write_project("pico-sdk", "rp2040", tmp_path)
+    done = subprocess.run(
+        [cmake(), "-S", str(tmp_path), "-B", str(tmp_path / "build"), *options],
+        capture_output=True, text=True, check=False,
+        env={name: text for name, text in os.environ.items() if name != "PICO_SDK_PATH"},
     )  # fmt: skip
-    run([require_tool("arm-none-eabi-objcopy"), "-O", "binary", str(elf), str(flat)])
-    return flat
+    assert done.returncode != 0
+    assert message in re.sub(r"\s+", " ", done.stderr)
 
 
-def test_the_image_computes_what_the_reference_does(
-    emulator: Path, project: Path, tmp_path: Path
-) -> None:
+def test_cmake_stops_at_a_missing_file(tmp_path: Path) -> None:
+    write_project("pico-sdk", "rp2040", tmp_path)
+    (tmp_path / "quads/src/gate.c").unlink()
+    with pytest.raises(pytest.fail.Exception, match=r"gate\.c does not exist"):
+        configure(tmp_path, f"-DPICO_SDK_PATH={STUB}")
+
+
+@pytest.mark.parametrize("board_name", ["rp2040", "rp2350"])
+def test_project(board_name: str) -> None:
+    files = project_files("pico-sdk", board_name)
+    board = boards.load(board_name)
+    listed = re.findall(r"^  (quads/\S+\.[cS])$", str(files["CMakeLists.txt"]), re.M)
+    assert sorted(listed) == sorted(name for name in files if name.endswith((".c", ".S")))
+    assert f"set(PICO_BOARD {board.project['pico_board']} " in str(files["CMakeLists.txt"])
+    assert "## Never run on silicon" in str(files["README.md"])
+
+
+def test_the_image_computes_what_the_reference_does(emulator: Path, images: Path) -> None:
     packed = exported_model("rp2040")
     assert packed.frontend == "fixed"
     reference = Reference(packed)
-    flat = image(project, "server", tmp_path)
-    command = [require_tool("node"), "rp2040.cjs", str(flat)]
+    command = [require_tool("node"), "rp2040.cjs", str(images / "quads_server.bin")]
     with Session(RP2040, command, emulator) as session, Link(session.url) as link:
         client = Client(link, timeout_s=20)
         hello = client.check(packed.model_hash)
@@ -107,7 +138,7 @@ def test_the_image_computes_what_the_reference_does(
 
 
 def test_the_demo_hears_through_the_i2s_microphone(
-    emulator: Path, project: Path, tmp_path: Path
+    emulator: Path, images: Path, tmp_path: Path
 ) -> None:
     packed = exported_model("rp2040")
     pcm = utterances()
@@ -115,8 +146,8 @@ def test_the_demo_hears_through_the_i2s_microphone(
     heard = listener.listen(packed, pcm, GateSettings.of(LISTEN))
     assert heard.rejected.tolist() == [False, True]
 
-    flat = image(project, "demo", tmp_path)
-    command = [require_tool("node"), "rp2040.cjs", str(flat), str(tmp_path / "pcm.raw")]
+    command = [require_tool("node"), "rp2040.cjs", str(images / "quads_demo.bin")]
+    command.append(str(tmp_path / "pcm.raw"))
     done = subprocess.run(
         command, cwd=emulator, capture_output=True, text=True, check=False, timeout=300
     )

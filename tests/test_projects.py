@@ -5,6 +5,7 @@ import os
 import sys
 import types
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -268,6 +269,31 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
         folder.write(tmp_path / "file" / "project", FILES, {})
     with pytest.raises(ExportError, match="exists and is not an exported project"):
         folder.write(tmp_path / "file", FILES, {})
+
+
+# --- every target and format ----------------------------------------------------------------
+
+PAIRS = [(board.name, fmt) for board in boards.all_boards() for fmt in board.formats]
+
+
+@pytest.mark.parametrize(("name", "fmt"), PAIRS)
+def test_every_target_has_its_projects(tmp_path: Path, name: str, fmt: str) -> None:
+    board = boards.load(name)
+    model = replace(MODEL, frontend=board.frontend)
+    cost = project.predict(model, board)
+    for weights in projects.supported_weights(fmt):
+        place = tmp_path / weights
+        sizes = projects.write(fmt, model, board, cost, Config(), place, weights)
+        assert sum(sizes.values()) == sum(
+            path.stat().st_size for path in place.rglob("*") if path.is_file()
+        )
+        assert (place / "README.md").is_file()
+        assert folder.format_of(place, board) == fmt
+        binary = {path for path in sizes if path.endswith(".bin")}
+        assert bool([path for path in binary if path.endswith("model.bin")]) == (weights == "bin")
+        for path in sizes.keys() - binary:
+            text = (place / path).read_text(encoding="utf-8")
+            assert "{%" not in text and str(tmp_path) not in text, path
 
 
 # --- size -----------------------------------------------------------------------------------

@@ -14,7 +14,9 @@ import pytest
 from firmware_build import DIMS
 from random_model import random_model
 from xtensa_build import (
+    ICOUNT,
     PLAIN,
+    TICKS_PER_INSTRUCTION,
     Kernels,
     build_host,
     build_xtensa,
@@ -24,9 +26,11 @@ from xtensa_build import (
 )
 
 from quads_mcu.audio import frontend
+from quads_mcu.device import boards
 from quads_mcu.export import csource
 from quads_mcu.export.reference import Reference
-from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model.dimensions import Dimensions, dimensions
+from quads_mcu.report import analysis
 
 ESP = Path(__file__).resolve().parent / "esp_idf"
 SIZES = {
@@ -97,3 +101,27 @@ def test_xtensa_equals_the_references(tmp_path: Path, size: str, kernels: str) -
         assert on_core["features"] == features.tobytes(), kind
         assert on_core["logits"] == logits.astype(np.int32).tobytes(), kind
         assert on_core == on_host, kind
+
+
+@pytest.mark.parametrize(
+    ("preset", "window_s", "n_mels"), [("d64x2", 1.0, 40), ("d96x2", 2.0, 40), ("d96x2", 1.0, 80)]
+)
+def test_xtensa_executes_a_third_more_than_riscv(
+    tmp_path: Path, preset: str, window_s: float, n_mels: int
+) -> None:
+    """What the estimates of ESP32 and ESP32-S3 take from: counts of RISC-V and this ratio."""
+    require_xtensa()
+    model = random_model(dimensions(preset, n_mels=n_mels, window_s=window_s, n_classes=31))
+    source = tmp_path / "source"
+    csource.write_sources(model, source)
+    rng = np.random.default_rng(0)
+    pcm = rng.normal(0, 3000, 160 * model.dims.n_frames).astype(np.int16)
+    pcm.tofile(tmp_path / "pcm")
+    np.zeros((model.dims.n_frames, n_mels), np.int8).tofile(tmp_path / "mel")
+    run_xtensa(build_xtensa(source, tmp_path), tmp_path, ICOUNT)
+    ticks = int(np.fromfile(tmp_path / "ticks", "<u4")[0])
+    riscv = analysis.analyze(preset, model, boards.load("qemu-riscv32")).instructions
+    assert riscv is not None
+    assert ticks / TICKS_PER_INSTRUCTION / riscv == pytest.approx(1.3, abs=0.03)
+    figures = boards.load("esp32s3").energy
+    assert figures and figures.cycles_per_instruction == pytest.approx(1.3 * 1.3, abs=0.02)

@@ -133,8 +133,14 @@ def run_host(program: Path, folder: Path) -> None:
     _run([str(program)], folder)
 
 
-def run_xtensa(program: Path, folder: Path) -> None:
-    command = [require_tool(EMULATOR), "-M", "sim", "-cpu", "de233_fpu", "-semihosting"]
+# Ticks of the cycle counter per instruction: 64 ns of virtual time each, a core of 40 MHz.
+ICOUNT = ("-icount", "shift=6")
+TICKS_PER_INSTRUCTION = 2.56
+
+
+def run_xtensa(program: Path, folder: Path, options: Sequence[str] = ()) -> None:
+    """Run the program on the emulated core; with ICOUNT its "ticks" count instructions."""
+    command = [require_tool(EMULATOR), "-M", "sim", "-cpu", "de233_fpu", "-semihosting", *options]
     command += ["-display", "none", "-monitor", "none", "-serial", "null", "-kernel", str(program)]
     _run(command, folder)
 

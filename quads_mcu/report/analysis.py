@@ -216,8 +216,8 @@ def _method(board: Board) -> tuple[str, ...]:
     ]
     if found.core != costs.core(board):
         lines.append(
-            f"{board.name} has another core ({board.project.get('core', board.chip)}), on which "
-            "nothing was counted: its own instructions differ"
+            f"{board.name} has another core ({board.project.get('core', board.chip)}), on which no "
+            "kernel was counted: its own instructions differ"
         )
     if board.energy is None:
         if board.clock_hz:

@@ -44,7 +44,8 @@ static bool waiting(void) {
   return client >= 0 && poll(&entry, 1, 0) > 0;
 }
 
-void HardwareSerial::begin(unsigned long) {}
+void HardwareSerial::begin(unsigned long) {
+}
 
 int HardwareSerial::available(void) {
   return waiting() ? 1 : 0;
@@ -65,7 +66,8 @@ size_t HardwareSerial::write(const uint8_t *buffer, size_t size) {
 
 extern "C" {
 
-void pinMode(pin_size_t, PinMode) {}
+void pinMode(pin_size_t, PinMode) {
+}
 
 void digitalWrite(pin_size_t pin, PinStatus status) {
   fprintf(stderr, "pin %d %d\n", pin, status);

@@ -20,3 +20,7 @@ int files_write(const char *name, const void *bytes, size_t n_bytes) {
   const size_t written = fwrite(bytes, 1, n_bytes, file);
   return fclose(file) == 0 && written == n_bytes ? 0 : -1;
 }
+
+uint32_t files_ticks(void) {
+  return 0;
+}

@@ -1,6 +1,6 @@
 /* One window of PCM, then one of features, through the whole runtime. Reads "pcm" (int16) and "mel"
- * (int8); writes "features" of the PCM, "logits" of both (int32), and the "arena" after each: every
- * tensor that the last layer left there. */
+ * (int8); writes the "ticks" that the PCM took, its "features", the "logits" of both (int32), and
+ * the "arena" after each: every tensor that the last layer left there. */
 #include <string.h>
 
 #include "files.h"
@@ -43,8 +43,13 @@ int main(void) {
   if (n_samples == 0) {
     return FAILED_READ;
   }
+  const uint32_t began = files_ticks();
   if (run(arena[0], NULL, n_samples, logits[0]) != QUADS_OK) {
     return FAILED_RUNTIME;
+  }
+  const uint32_t ticks = files_ticks() - began;
+  if (files_write("ticks", &ticks, sizeof ticks) != 0) {
+    return FAILED_WRITE;
   }
   if (files_write("features", mel, sizeof mel) != 0) {
     return FAILED_WRITE;

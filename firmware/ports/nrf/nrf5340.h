@@ -20,8 +20,8 @@
 /* Pins of P0. */
 #define CHIP_UART_TX 20u
 #define CHIP_UART_RX 22u
-#define CHIP_MICROPHONE_CLOCK 4u /* A0 */
-#define CHIP_MICROPHONE_DATA 5u  /* A1 */
+#define CHIP_MICROPHONE_CLOCK 25u /* A4 */
+#define CHIP_MICROPHONE_DATA 26u  /* A5 */
 #define CHIP_LEDS 28u, 29u, 30u, 31u
 
 #endif

@@ -19,7 +19,7 @@ UNFUSED = (
 )
 # Boards whose microphone the library knows.
 MICROPHONES = {
-    "arduino-nano33ble": "The microphone is that of the Nano 33 BLE Sense (PDM library of the core)."
+    "arduino-nano33ble": "The microphone is that of the Nano 33 BLE Sense (core's PDM library)."
 }
 NO_MICROPHONE = (
     "This board has no microphone that the library knows: README.md says how to add one."

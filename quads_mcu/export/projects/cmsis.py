@@ -32,13 +32,13 @@ CHIPS = {
     "stm32f411": _Chip("stm32", "USART2 (PA2, PA3)", "PA5 (LD2)", unproven=_STM32),
     "stm32h743": _Chip(
         "stm32", "USART3 (PD8, PD9)", "PB0 (LD1), PB14 (LD3)",
-        unproven=(*_STM32, "caches, LDO supply and overdrive; boards with revision Y run at 400 MHz "
+        unproven=(*_STM32, "caches, LDO supply, overdrive; boards of revision Y run at 400 MHz "
                   "at most and need other factors in `stm32h743.c`"),
     ),
     "nrf52840": _Chip("nrf", "P0.06 TX, P0.08 RX", "P0.13-P0.16 (LED1-LED4)", "P0.30 (A4)",
                       "P0.31 (A5)", _NRF),
-    "nrf5340": _Chip("nrf", "P0.20 TX, P0.22 RX", "P0.28-P0.31 (LED1-LED4)", "P0.04 (A0)",
-                     "P0.05 (A1)", _NRF),
+    "nrf5340": _Chip("nrf", "P0.20 TX, P0.22 RX", "P0.28-P0.31 (LED1-LED4)", "P0.25 (A4)",
+                     "P0.26 (A5)", _NRF),
 }  # fmt: skip
 
 

@@ -17,6 +17,7 @@ int stdio_put_string(const char *s, int len, bool newline, bool cr_translation);
 uint32_t time_us_32(void);
 void busy_wait_us_32(uint32_t delay_us);
 
-static inline void tight_loop_contents(void) {}
+static inline void tight_loop_contents(void) {
+}
 
 #endif
