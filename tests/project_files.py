@@ -36,18 +36,18 @@ def exported_model(board_name: str) -> PackedModel:
 
 
 @functools.cache
-def project_files(fmt: str, board_name: str) -> Files:
+def project_files(fmt: str, board_name: str, weights: str = "header") -> Files:
     """Return the files of a project."""
     board, packed = boards.load(board_name), exported_model(board_name)
     tree = {"data": {"manifests": ["m.csv"]}, "listen": dataclasses.asdict(LISTEN)}
     settings = config.from_tree(tree, where="tests")
-    project = Project(packed, board, exports.predict(packed, board), settings, "header")
+    project = Project(packed, board, exports.predict(packed, board), settings, weights)
     return importlib.import_module(FORMATS[fmt]).files(project)
 
 
-def write_project(fmt: str, board_name: str, folder: Path) -> Files:
+def write_project(fmt: str, board_name: str, folder: Path, weights: str = "header") -> Files:
     """Write a project to `folder`; return its files."""
-    files = project_files(fmt, board_name)
+    files = project_files(fmt, board_name, weights)
     for name, content in files.items():
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)

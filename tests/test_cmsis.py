@@ -46,7 +46,9 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
         def __missing__(self, board: str) -> Path:
             folder = tmp_path_factory.mktemp(board)
             write_project("cmsis", board, folder)
-            done = run([require_tool("make"), "-C", str(folder), "-j2"])
+            programs = [program for name, program in PROGRAMS if name == board]
+            targets = ["demo"] if "demo" in programs else []
+            done = run([require_tool("make"), "-C", str(folder), "-j2", "all", *targets])
             assert "warning:" not in done
             self[board] = folder
             return folder

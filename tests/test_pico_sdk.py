@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import re
 import shutil
@@ -30,8 +31,12 @@ from quads_mcu.device import boards
 from quads_mcu.device.client import Client
 from quads_mcu.device.flash import Session
 from quads_mcu.device.link import Link
-from quads_mcu.export import listener
+from quads_mcu.device.update import update_model
+from quads_mcu.errors import ExportError
+from quads_mcu.export import image, listener
 from quads_mcu.export.listener import GateSettings
+from quads_mcu.export.projects import pico_sdk
+from quads_mcu.export.projects.project import IMAGE, Project
 from quads_mcu.export.reference import Reference
 
 STUB = Path(__file__).parent / "pico_sdk"
@@ -61,12 +66,18 @@ def emulator(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with quads_server.bin and quads_demo.bin, made by the project's CMake."""
+    return make(tmp_path_factory.mktemp("pico"))
+
+
+def make(folder: Path, weights: str = "header") -> Path:
+    """Write the project and build both programs; return the folder they are in."""
     require_tool("arm-none-eabi-gcc")
-    folder = tmp_path_factory.mktemp("pico")
-    write_project("pico-sdk", "rp2040", folder)
+    write_project("pico-sdk", "rp2040", folder, weights)
     warnings = f"-DCMAKE_C_FLAGS=-mcpu=cortex-m0plus -mthumb {' '.join(WARNINGS)} -std=c11"
     configure(folder, f"-DPICO_SDK_PATH={STUB}", warnings)
     run([cmake(), "--build", str(folder / "build"), "-j2"])
+    assert not (folder / "build" / "quads_demo.bin").exists()
+    run([cmake(), "--build", str(folder / "build"), "-j2", "-t", "quads_demo"])
     return folder / "build"
 
 
@@ -154,3 +165,41 @@ def test_the_demo_hears_through_the_i2s_microphone(
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["listening", *spoken(packed, heard)]
     assert done.stderr.count("led toggled") == (~heard.rejected).sum()
+
+
+def test_model_is_sent_to_flash_and_replaced(emulator: Path, tmp_path: Path) -> None:
+    build = make(tmp_path, "bin")
+    first, pcm = exported_model("rp2040"), clips()[0]
+    second = dataclasses.replace(first, reject_threshold=2**31 - 1)
+    assert (tmp_path / "quads/model/model.bin").read_bytes() == image.pack(first, "plain")
+    assert not (tmp_path / "quads/model/model_data.c").exists()
+    command = [require_tool("node"), "rp2040.cjs", str(build / "quads_server.bin")]
+    with Session(RP2040, command, emulator) as session, Link(session.url) as link:
+        client = Client(link, timeout_s=20)
+        for packed, slot in ((first, 0), (second, 1), (first, 0)):
+            assert update_model(client, image.pack(packed, "plain")).slot == slot
+            assert client.check(packed.model_hash).model_hash == packed.model_hash
+            client.send_pcm(pcm)
+            mel = frontend.features(pcm, DIMS.n_mels, DIMS.n_frames, packed.frontend)
+            found = client.infer()
+            np.testing.assert_array_equal(found.logits, Reference(packed).logits(mel[None])[0])
+            assert found.rejected == (packed is second)
+
+
+@pytest.mark.parametrize(
+    ("image_bytes", "slots"), [(0, 2), (1_790_000, 1), (1_835_009, 0)], ids=["two", "one", "none"]
+)
+def test_slots_fill_the_flash(
+    image_bytes: int, slots: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Project, "model_sources", lambda _: {IMAGE: bytes(image_bytes)})
+    project = Project(exported_model("rp2040"), RP2040, None, None, "bin")  # type: ignore[arg-type]
+    if not slots:
+        with pytest.raises(ExportError, match="takes 1,835,009 bytes, the flash of rp2040 has 1,8"):
+            pico_sdk._slots(project)
+        return
+    found = pico_sdk._slots(project)
+    start, size = found["QUADS_FLASH_SLOTS_AT"], found["QUADS_FLASH_SLOT_BYTES"]
+    assert found["QUADS_FLASH_SLOTS"] == slots and start + slots * size == RP2040.flash_bytes
+    assert start >= pico_sdk.APPLICATION_BYTES and start % 4096 == size % 4096 == 0
+    assert size >= image_bytes

@@ -1,6 +1,7 @@
 /* Hears all the time: writes what was said in words to the link and shows it on an LED. */
 #include <string.h>
 
+#include "../app/update.h"
 #include "listen_settings.h"
 #include "model.h"
 #include "quads_listen.h"
@@ -9,12 +10,12 @@
 #define CHUNK_SAMPLES 256u
 
 static const quads_gate_settings_t settings = QUADS_LISTEN_SETTINGS;
-static _Alignas(8) uint8_t arena[QUADS_MODEL_ARENA_BYTES];
+static _Alignas(8) uint8_t arena[QUADS_ARENA_BYTES];
 static int8_t
     ring[QUADS_LISTEN_RING_BYTES(QUADS_LISTEN_RING_FRAMES, QUADS_MODEL_FRAMES, QUADS_MODEL_MELS)];
 static quads_listen_t listener;
-static int32_t logits[QUADS_MODEL_CLASSES];
-static uint16_t answers[QUADS_MODEL_SLOTS];
+static int32_t logits[QUADS_MAX_CLASSES];
+static uint16_t answers[QUADS_MAX_SLOTS];
 static int16_t pcm[CHUNK_SAMPLES];
 
 static void say(const char *text) {
@@ -35,12 +36,12 @@ static void hear(void *context) {
 }
 
 static void say_answers(void) {
-  for (uint16_t i = 0; i < quads_model.n_slots; i++) {
-    const quads_slot_t *slot = &quads_model.slots[i];
+  for (uint16_t i = 0; i < running_model->n_slots; i++) {
+    const quads_slot_t *slot = &running_model->slots[i];
     say(slot->name);
     say(": ");
     say(slot->labels[answers[i]]);
-    say(i + 1 < quads_model.n_slots ? ", " : "\r\n");
+    say(i + 1 < running_model->n_slots ? ", " : "\r\n");
   }
 }
 
@@ -56,6 +57,9 @@ static void report(quads_heard_t kind) {
   }
 }
 
+static void keep_model(void) {
+}
+
 static void wait_a_second(void) {
   const uint64_t ticks = 1000000000u * (uint64_t)quads_port_tick.denominator /
                          quads_port_tick.numerator; /* of ports of chips: nanoseconds */
@@ -65,18 +69,29 @@ static void wait_a_second(void) {
   }
 }
 
+static const update_settings_t update_settings = {
+    .limits = {.arena_bytes = sizeof arena, .n_frames = QUADS_MODEL_FRAMES},
+    .max_payload_bytes = UINT16_MAX,
+    .changed = keep_model,
+};
+
 int main(int argc, char **argv) {
   quads_listen_event_t event;
   const int unusable = quads_port_init(argc, argv);
   if (unusable != 0) {
     quads_port_exit(unusable);
   }
+  update_start(&update_settings);
+  while (running_model == NULL) {
+    say("there is no valid model: send one to the server (quads-mcu flash --model-only)\r\n");
+    wait_a_second();
+  }
   while (quads_port_audio_start(NULL) != 0) {
     say("the microphone does not start: check its wiring and the pins named in README.md, then "
         "press reset\r\n");
     wait_a_second();
   }
-  if (quads_listen_init(&listener, &quads_model, arena, sizeof arena, ring,
+  if (quads_listen_init(&listener, running_model, arena, sizeof arena, ring,
                         QUADS_LISTEN_RING_FRAMES, logits, answers, &settings) != QUADS_OK) {
     say("the model does not suit this runtime: export the project again\r\n");
     quads_port_exit(1);

@@ -3,8 +3,10 @@
 #include <stddef.h>
 
 #include "hardware/clocks.h"
+#include "hardware/flash.h"
 #include "hardware/irq.h"
 #include "hardware/pio.h"
+#include "hardware/sync.h"
 #include "pico/stdlib.h"
 
 #define REGISTER(address) (*(volatile uint32_t *)(uintptr_t)(address))
@@ -157,6 +159,45 @@ void gpio_xor_mask(uint32_t mask) {
 
 void gpio_pull_down(uint gpio) {
   (void)gpio;
+}
+
+/* --- flash: the emulator's takes any write; a misplaced one stops it ------------------------- */
+
+static volatile uint32_t *flash_word(uint32_t offset, uint32_t unit, size_t count) {
+  uint32_t masked;
+  __asm__ volatile("mrs %0, primask" : "=r"(masked));
+  if (offset % unit != 0 || count % unit != 0 || masked == 0) {
+    fault();
+  }
+  return (volatile uint32_t *)(uintptr_t)(XIP_BASE + offset);
+}
+
+void flash_range_erase(uint32_t flash_offs, size_t count) {
+  volatile uint32_t *word = flash_word(flash_offs, FLASH_SECTOR_SIZE, count);
+  for (size_t i = 0; i < count / 4; i++) {
+    word[i] = UINT32_MAX;
+  }
+}
+
+void flash_range_program(uint32_t flash_offs, const uint8_t *data, size_t count) {
+  volatile uint32_t *word = flash_word(flash_offs, FLASH_PAGE_SIZE, count);
+  for (size_t i = 0; i < count / 4; i++) {
+    uint32_t value = 0;
+    for (uint32_t byte = 0; byte < 4; byte++) {
+      value |= (uint32_t)data[4 * i + byte] << (8 * byte);
+    }
+    word[i] &= value;
+  }
+}
+
+uint32_t save_and_disable_interrupts(void) {
+  uint32_t status;
+  __asm__ volatile("mrs %0, primask\n\tcpsid i" : "=r"(status)::"memory");
+  return status;
+}
+
+void restore_interrupts(uint32_t status) {
+  __asm__ volatile("msr primask, %0" ::"r"(status) : "memory");
 }
 
 /* --- PIO: encodings of the datasheet's section 3.4, registers of 3.7 ----------------------- */

@@ -8,24 +8,31 @@ quads/model                generated from the model, with the settings of the bu
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from types import MappingProxyType
 
 from quads_mcu.device.boards import Board
 from quads_mcu.export.projects.project import Files, Project
 
 INCLUDES = ("quads/include", "quads/src", "quads/ports", "quads/model")
+NONE: Mapping[str, int] = MappingProxyType({})
 RECEIVE_RING = ("receive_ring.c", "receive_ring.h")
 MODEL = "quads/model"
+# Files of app/ that the demo needs, too.
+BOTH = {"quads/app/update.c"}
 MAIN = "int main(int argc, char **argv)"
 MAINS = {"quads/app/main.c": "quads_server_main", "quads/demo/main.c": "quads_demo_main"}
 FORMAT_HEADER = f"{MODEL}/quads_format.h"
 
 
-def sources(project: Project, *ports: str, without: Collection[str] = ()) -> Files:
+def sources(
+    project: Project, *ports: str, without: Collection[str] = (), settings: Mapping[str, int] = NONE
+) -> Files:
     """Return everything under quads/, with the C of these folders of firmware/ports/.
 
+    settings: definitions beside those that every build has.
     without: names of files of ports/chips that the port does in its own way.
     """
     folders = ["demo", "ports/chips", *(f"ports/{name}" for name in ports)]
@@ -37,7 +44,7 @@ def sources(project: Project, *ports: str, without: Collection[str] = ()) -> Fil
         if not name.startswith("quads/listen/") and name not in dropped
     }
     files |= {f"{MODEL}/{name}": text for name, text in project.model_sources().items()}
-    files[FORMAT_HEADER] = _settings(project.board) + str(files[FORMAT_HEADER])
+    files[FORMAT_HEADER] = _settings(project.board, settings) + str(files[FORMAT_HEADER])
     return files
 
 
@@ -72,7 +79,7 @@ class Programs:
             if name.startswith("quads/") and PurePosixPath(name).suffix in {".c", ".S"}
         ]
         server, demo = (
-            [name for name in names if name.startswith(f"quads/{folder}/")]
+            [name for name in names if name.startswith(f"quads/{folder}/") and name not in BOTH]
             for folder in ("app", "demo")
         )
         return cls([name for name in names if name not in {*server, *demo}], server, demo)
@@ -82,11 +89,13 @@ class Programs:
         return {"shared": self.shared, "server": self.server, "demo": self.demo}
 
 
-def _settings(board: Board) -> str:
+def _settings(board: Board, more: Mapping[str, int]) -> str:
     """Return what other builds give on the command line: so that no project has to."""
     return (
         f"/* Settings of this build, for {board.name}. */\n"
         f"#define QUADS_KERNELS QUADS_KERNELS_{board.kernels.upper()}\n"
         f'#define QUADS_BOARD_NAME "{board.name}"\n'
-        "#define QUADS_PORT_SHOWS\n\n"
+        "#define QUADS_PORT_SHOWS\n"
+        + "".join(f"#define {name} {value}\n" for name, value in more.items())
+        + "\n"
     )

@@ -24,7 +24,8 @@ macro(pico_sdk_init)
   target_include_directories(pico_stdlib INTERFACE ${PICO_STUB}/include)
   target_link_options(pico_stdlib INTERFACE
     -T${PICO_STUB}/rp2040.ld -nostartfiles -Wl,--gc-sections --specs=nosys.specs)
-  foreach(name hardware_clocks hardware_gpio hardware_irq hardware_pio)
+  foreach(name hardware_clocks hardware_flash hardware_gpio hardware_irq hardware_pio
+          hardware_sync)
     add_library(${name} INTERFACE)
   endforeach()
 endmacro()
