@@ -184,6 +184,36 @@ def test_every_setting_that_is_used_is_defined(board: str) -> None:
     }  # fmt: skip
 
 
+@pytest.mark.parametrize("usb", [True, False])
+@pytest.mark.parametrize("board", ["esp32s3", "esp32", "esp32c3"])
+def test_menus_are_what_the_other_tests_take_them_for(
+    tmp_path: Path, board: str, usb: bool
+) -> None:
+    kconfiglib = pytest.importorskip("kconfiglib", reason="kconfiglib is not installed")
+    target, project = target_of(board), exported(board, "bin")
+    system = "config SOC_USB_SERIAL_JTAG_SUPPORTED\n  def_bool {}\nconfig FREERTOS_UNICORE\n"
+    text = system.format("n" if target == "esp32" else "y")
+    text += f"  def_bool {'y' if target == 'esp32c3' else 'n'}\n"
+    text += "".join(f'source "{path}"\n' for path in sorted(project.rglob("Kconfig.projbuild")))
+    (tmp_path / "Kconfig").write_text(text)
+    tree = kconfiglib.Kconfig(str(tmp_path / "Kconfig"), warn_to_stderr=False)
+    if not usb:
+        tree.syms["QUADS_LINK_UART"].set_value("y")
+    assert not tree.warnings
+    values = {name: symbol.str_value for name, symbol in tree.syms.items() if symbol.str_value}
+    found = {name: value for name, value in values.items() if value != "n" and "_" in name}
+    wanted = settings(usb and target != "esp32", target != "esp32c3", target == "esp32s3")
+    pins = esp_idf.PINS[target]
+    wanted |= {f"QUADS_MICROPHONE_{name}": pins[name.lower()] for name in ("BCLK", "WS", "DATA")}
+    wanted |= {"COMMAND_GPIO_0": pins["led"]}
+    expected = {name: "y" if value == 1 else str(value) for name, value in wanted.items()}
+    own = ("QUADS_", "COMMAND_")
+    assert {name: value for name, value in found.items() if name.startswith(own)} == {
+        name: value for name, value in expected.items()
+        if name.startswith(own) and name != "COMMAND_GPIO_2"
+    }  # fmt: skip
+
+
 @pytest.mark.parametrize("board", BOARDS)
 def test_default_pins_are_different_and_exist(board: str) -> None:
     pins = esp_idf.PINS[target_of(board)]

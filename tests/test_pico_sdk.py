@@ -186,8 +186,18 @@ def test_model_is_sent_to_flash_and_replaced(emulator: Path, tmp_path: Path) -> 
             assert found.rejected == (packed is second)
 
 
+def test_an_application_that_reaches_into_the_slots_is_not_linked(tmp_path: Path) -> None:
+    require_tool("arm-none-eabi-gcc")
+    write_project("pico-sdk", "rp2040", tmp_path, "bin")
+    script = tmp_path / "slots.ld"
+    script.write_text(re.sub("<= 0x[0-9A-F]+", "<= 0x10000100", script.read_text()))
+    configure(tmp_path, f"-DPICO_SDK_PATH={STUB}")
+    with pytest.raises(pytest.fail.Exception, match="the application reaches into the model slots"):
+        run([cmake(), "--build", str(tmp_path / "build"), "-j2"])
+
+
 @pytest.mark.parametrize(
-    ("image_bytes", "slots"), [(0, 2), (1_790_000, 1), (1_835_009, 0)], ids=["two", "one", "none"]
+    ("image_bytes", "slots"), [(0, 2), (1_790_000, 1), (1_966_081, 0)], ids=["two", "one", "none"]
 )
 def test_slots_fill_the_flash(
     image_bytes: int, slots: int, monkeypatch: pytest.MonkeyPatch
@@ -195,7 +205,7 @@ def test_slots_fill_the_flash(
     monkeypatch.setattr(Project, "model_sources", lambda _: {IMAGE: bytes(image_bytes)})
     project = Project(exported_model("rp2040"), RP2040, None, None, "bin")  # type: ignore[arg-type]
     if not slots:
-        with pytest.raises(ExportError, match="takes 1,835,009 bytes, the flash of rp2040 has 1,8"):
+        with pytest.raises(ExportError, match="takes 1,966,081 bytes, the flash of rp2040 has 1,9"):
             pico_sdk._slots(project)
         return
     found = pico_sdk._slots(project)

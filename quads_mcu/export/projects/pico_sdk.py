@@ -8,7 +8,7 @@ from quads_mcu.export.projects.project import IMAGE, Files, Project
 
 WEIGHTS = ("header", "bin")
 # The application, the rest of the flash is for model images.
-APPLICATION_BYTES = 256 << 10
+APPLICATION_BYTES = 128 << 10
 SECTOR_BYTES = 4096
 TEMPLATES = ("CMakeLists.txt", "README.md")
 
@@ -25,6 +25,8 @@ def files(project: Project) -> Files:
     programs = firmware.Programs.of(found)
     values = {"includes": firmware.INCLUDES, **programs.to_values(), "slots": slots}
     rendered = {name: project.render(f"pico_sdk/{name}.j2", **values) for name in TEMPLATES}
+    if slots:
+        rendered["slots.ld"] = project.render("pico_sdk/slots.ld.j2", slots=slots)
     return found | rendered
 
 
