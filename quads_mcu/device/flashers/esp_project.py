@@ -28,6 +28,7 @@ SECTOR_BYTES = 4096
 IMAGE_MAGIC = 0xE9
 CHIP_ID_AT = 12  # u16 in the header of applications and bootloaders
 MODEL = "model.bin"
+IDF_BUILD = "build/flasher_args.json"
 BOOTLOADER, TABLE, APPLICATION, WEIGHTS = "bootloader", "partition table", "application", "model"
 # chip: (its id in images, where the ROM looks for the bootloader)
 CHIPS = {"ESP32": (0, 0x1000), "ESP32-C3": (5, 0x0), "ESP32-S3": (9, 0x0)}
@@ -68,7 +69,7 @@ def _rank(what: str) -> int:
 
 def _from_idf(folder: Path) -> list[Part] | None:
     """build/flasher_args.json of ESP-IDF names every file and its offset."""
-    path = folder / "build" / "flasher_args.json"
+    path = folder / IDF_BUILD
     if not path.is_file():
         return None
     try:
@@ -92,7 +93,8 @@ def _from_idf(folder: Path) -> list[Part] | None:
 
 def _from_arduino_core(board: Board, folder: Path, program: str) -> list[Part]:
     """What PlatformIO leaves in .pio/build/ENVIRONMENT, or arduino-cli in build/SKETCH."""
-    patterns = (".pio/build/*/partitions.bin", "build/*/*.ino.partitions.bin")
+    # The first is not there, see _from_idf; it stands in the message.
+    patterns = (IDF_BUILD, ".pio/build/*/partitions.bin", "build/*/*.ino.partitions.bin")
     table = plan.product(folder, patterns, program, "finished build")
     stem = str(table).removesuffix("partitions.bin")
     application = f"{stem}firmware.bin" if table.name == "partitions.bin" else f"{stem}bin"
