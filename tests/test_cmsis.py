@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from c_build import require_tool
 from firmware_build import DIMS
-from project_files import clips, exported_model, project_files, run, write_project
+from project_files import LISTEN, clips, exported_model, project_files, run, write_project
 
 from quads_mcu.audio import frontend
 from quads_mcu.device import boards
@@ -131,6 +131,17 @@ def test_other_chips_are_refused_by_name() -> None:
     project = Project(packed, board, None, None, "header")  # type: ignore[arg-type]
     with pytest.raises(ExportError, match="no bare project for esp32; chips that have one: stm32f"):
         cmsis.files(project)
+
+
+def test_readme_says_what_listening_takes(made: dict[str, Path]) -> None:
+    """The demo has this more of zeroed memory than the server, less what only the server keeps."""
+    folder = made["nrf52840"] / "build"
+    ring = DIMS.n_mels * (2 * DIMS.n_frames + LISTEN.lead_ms // 10) + DIMS.n_frames
+    lines = run([require_tool("arm-none-eabi-nm"), "-S", str(folder / "demo.elf")]).splitlines()
+    rings = [int(line.split()[1], 16) for line in lines if line.endswith(" b ring")]
+    assert ring in rings
+    readme = str(project_files("cmsis", "nrf52840")["README.md"])
+    assert f"what listens takes {-(-ring // 1024)} KB of RAM more" in readme
 
 
 @pytest.mark.parametrize("board_name", INTERRUPTS)

@@ -11,6 +11,7 @@ from quads_mcu.config import Config
 from quads_mcu.device import build
 from quads_mcu.device.boards import Board
 from quads_mcu.export import csource, image
+from quads_mcu.export.listener import GateSettings
 from quads_mcu.export.project import Cost
 from quads_mcu.model_format import PackedModel
 from quads_mcu.paths import data_dir
@@ -63,6 +64,12 @@ class Project:
         firmware = data_dir("firmware")
         found = [path for name in names for path in (firmware / name).iterdir()]
         return _texts(firmware, found)
+
+    def demo_ram_bytes(self) -> int:
+        """Return what the demo keeps that the server does not: the ring of frames heard."""
+        dims = self.model.dims
+        ring_frames = GateSettings.of(self.config.listen).ring_frames(dims.n_frames)
+        return ring_frames * dims.n_mels + dims.n_frames
 
     def model_sources(self) -> Files:
         """Return the generated C by file name, and with weights "bin" the image, `model.bin`.
