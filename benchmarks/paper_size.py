@@ -29,7 +29,7 @@ def fitted(folder: Path, progress: Progress) -> RunDir:
     """
     tree = project.to_tree(project.load(EXAMPLE))
     tree["audio"]["window_s"] = 3.0
-    tree["teacher"]["weights"] = ""
+    tree["student"]["init"], tree["teacher"]["weights"] = tree["teacher"]["weights"], ""
     tree["data"]["synth"] = False
     tree["train"] |= {"warmup_epochs": 0, "cycles": 0, "final_epochs": 0, "threads": 2}
     run = RunDir(folder)
