@@ -18,7 +18,8 @@ foreach(line ${lines})
   set(${name} y)
 endforeach()
 
-enable_language(C ASM)
+# As boilerplate.cmake does, before the application names its own.
+project(Zephyr-Kernel LANGUAGES C ASM)
 add_library(zephyr_interface INTERFACE)
 add_library(app STATIC)
 target_link_libraries(app PUBLIC zephyr_interface)
