@@ -303,6 +303,21 @@ def test_interrupted_model_update_leaves_the_model_in_use(
     assert sequence(chip, SLOT_B) == 1
 
 
+def test_second_try_after_an_interrupted_update_keeps_the_model_in_use(
+    flashed: tuple[RomLoader, Chip],
+) -> None:
+    loader, chip = flashed
+    before = bytes(chip.flash)
+    loader.replug(Fault("lost_request", "data", 1, 99))  # the first block is there
+    with pytest.raises(LinkError, match="not complete: model_1"):
+        update(loader, model_image(S3, seed=7, d_model=96))
+    assert chip.flash[SLOT_B:] != before[SLOT_B:]
+    loader.replug()
+    update(loader, model_image(S3, seed=8, d_model=96))
+    assert chip.flash[:SLOT_B] == before[:SLOT_B]
+    assert sequence(chip, SLOT_B) == sequence(chip, SLOT_A) + 1
+
+
 def test_model_0lone_passes_secure_boot_but_not_encryption(
     flashed: tuple[RomLoader, Chip],
 ) -> None:
@@ -314,7 +329,7 @@ def test_model_0lone_passes_secure_boot_but_not_encryption(
     esptool.check(found, S3, loader.port, model_only=True)
     with pytest.raises(DeviceError, match="flash encryption"):
         esptool.check(replace(found, flash_encryption=True), S3, loader.port, model_only=True)
-    assert plan.parts[0].offset == SLOT_B
+    assert [part.offset for part in plan.parts] == [SLOT_B + 0x1000, SLOT_B]
 
 
 def test_model_0lone_needs_a_flashed_board(tmp_path: Path) -> None:
