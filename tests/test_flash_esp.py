@@ -24,6 +24,7 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.flashers import esp_project, esptool
 from quads_mcu.errors import BuildError, DeviceError, LinkError
 from quads_mcu.export.projects import folder as folders
+from quads_mcu.protocol import positions
 
 S3 = boards.load("esp32s3")
 BAUD = 460800
@@ -244,6 +245,21 @@ def test_refused_before_anything_is_written(
 def test_even_count_of_encryption_bits_means_off(tmp_path: Path) -> None:
     with RomLoader(Chip("esp32", 4 << 20, crypt_count=3), tmp_path / "port") as loader:
         assert not esptool.probe(loader.port).flash_encryption
+
+
+def test_flash_of_unknown_size_is_refused() -> None:
+    chip = esptool.Chip("ESP32-S3", "ESP32-S3", None, 0, False, False, False)
+    with pytest.raises(DeviceError, match="size of its flash; nothing was written"):
+        esptool.check(chip, S3, "port")
+
+
+def test_image_for_kernels_that_are_not_known_yet() -> None:
+    image = bytearray(model_image(S3))
+    places = {field.name: at for field, at in positions(image_format.HEADER)}
+    image[places["kernels"]] = 200
+    image[image_format.SHA256_AT : image_format.HASHED_FROM] = image_format.digest(bytes(image))
+    with pytest.raises(DeviceError, match=r"packed for unknown \(200\) kernels"):
+        esp_project.check_model(bytes(image), "model.bin", S3)
 
 
 def test_ports_that_cannot_be_used(tmp_path: Path) -> None:

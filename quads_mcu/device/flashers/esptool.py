@@ -166,7 +166,12 @@ def check(chip: Chip, board: Board, port: str, *, model_only: bool = False) -> N
                 f"the {chip.name} at {port} has {what}; nothing was written. These eFuses cannot "
                 "be undone: sign and flash with ESP-IDF's own tools, or take another chip"
             )
-    if chip.flash_bytes is not None and chip.flash_bytes < board.flash_bytes:
+    if chip.flash_bytes is None:
+        raise DeviceError(
+            f"the {chip.name} at {port} does not tell the size of its flash; nothing was written: "
+            "is a flash chip connected, the supply strong enough? `esptool flash-id` shows more"
+        )
+    if chip.flash_bytes < board.flash_bytes:
         raise DeviceError(
             f"the {chip.name} at {port} has {chip.flash_bytes >> 20} MB of flash, {board.name} "
             f"{board.flash_bytes >> 20} MB; nothing was written: export for a smaller variant "
