@@ -21,9 +21,9 @@ SIZE_CODES = {2 << 20: 1, 4 << 20: 2, 8 << 20: 3, 16 << 20: 4}
 APP_AT, SLOT_A, SLOT_B, SLOT_BYTES = 0x10000, 0x110000, 0x190000, 0x80000
 
 
-def model_image(board: Board, seed: int = 0) -> bytes:
-    """A small model's image for the board's kernels."""
-    dims = Dimensions(n_mels=40, n_frames=16, d_model=32, n_heads=2, n_layers=1, n_classes=5)
+def model_image(board: Board, seed: int = 0, d_model: int = 32) -> bytes:
+    """A small model's image for the board's kernels; d_model 96: some blocks of esptool's."""
+    dims = Dimensions(n_mels=40, n_frames=16, d_model=d_model, n_heads=2, n_layers=1, n_classes=5)
     model = random_model(dims, seed=seed)
     if board.frontend == "fixed":
         from dataclasses import replace

@@ -24,6 +24,7 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.flashers import esp_project, esptool
 from quads_mcu.errors import BuildError, DeviceError, LinkError
 from quads_mcu.export.projects import folder as folders
+from quads_mcu.protocol import positions
 
 S3 = boards.load("esp32s3")
 BAUD = 460800
@@ -246,6 +247,21 @@ def test_even_count_of_encryption_bits_means_off(tmp_path: Path) -> None:
         assert not esptool.probe(loader.port).flash_encryption
 
 
+def test_flash_of_unknown_size_is_refused() -> None:
+    chip = esptool.Chip("ESP32-S3", "ESP32-S3", None, 0, False, False, False)
+    with pytest.raises(DeviceError, match="size of its flash; nothing was written"):
+        esptool.check(chip, S3, "port")
+
+
+def test_image_for_kernels_that_are_not_known_yet() -> None:
+    image = bytearray(model_image(S3))
+    places = {field.name: at for field, at in positions(image_format.HEADER)}
+    image[places["kernels"]] = 200
+    image[image_format.SHA256_AT : image_format.HASHED_FROM] = image_format.digest(bytes(image))
+    with pytest.raises(DeviceError, match=r"packed for unknown \(200\) kernels"):
+        esp_project.check_model(bytes(image), "model.bin", S3)
+
+
 def test_ports_that_cannot_be_used(tmp_path: Path) -> None:
     write_build(tmp_path, S3)
     plan = esp_project.read(S3, tmp_path, "server")
@@ -303,6 +319,21 @@ def test_interrupted_model_update_leaves_the_model_in_use(
     assert sequence(chip, SLOT_B) == 1
 
 
+def test_second_try_after_an_interrupted_update_keeps_the_model_in_use(
+    flashed: tuple[RomLoader, Chip],
+) -> None:
+    loader, chip = flashed
+    before = bytes(chip.flash)
+    loader.replug(Fault("lost_request", "data", 1, 99))  # the first block is there
+    with pytest.raises(LinkError, match="not complete: model_1"):
+        update(loader, model_image(S3, seed=7, d_model=96))
+    assert chip.flash[SLOT_B:] != before[SLOT_B:]
+    loader.replug()
+    update(loader, model_image(S3, seed=8, d_model=96))
+    assert chip.flash[:SLOT_B] == before[:SLOT_B]
+    assert sequence(chip, SLOT_B) == sequence(chip, SLOT_A) + 1
+
+
 def test_model_0lone_passes_secure_boot_but_not_encryption(
     flashed: tuple[RomLoader, Chip],
 ) -> None:
@@ -314,7 +345,7 @@ def test_model_0lone_passes_secure_boot_but_not_encryption(
     esptool.check(found, S3, loader.port, model_only=True)
     with pytest.raises(DeviceError, match="flash encryption"):
         esptool.check(replace(found, flash_encryption=True), S3, loader.port, model_only=True)
-    assert plan.parts[0].offset == SLOT_B
+    assert [part.offset for part in plan.parts] == [SLOT_B + 0x1000, SLOT_B]
 
 
 def test_model_0lone_needs_a_flashed_board(tmp_path: Path) -> None:

@@ -175,12 +175,16 @@ def check_model(image: bytes, file: str, board: Board) -> None:
         header = image_format.read_header(image)
     except ModelFormatError as problem:
         raise DeviceError(f"{file}: {problem}") from None
-    kernels, frontend = KERNELS[header.kernels], FRONTENDS[header.frontend]
+    kernels, frontend = _name(KERNELS, header.kernels), _name(FRONTENDS, header.frontend)
     if (kernels, frontend) != (board.kernels, board.frontend):
         raise DeviceError(
             f"{file} was packed for {kernels} kernels and {frontend} features, {board.name} has "
             f"{board.kernels} and {board.frontend}; export for --target {board.name}"
         )
+
+
+def _name(names: tuple[str, ...], index: int) -> str:
+    return names[index] if index < len(names) else f"unknown ({index})"
 
 
 def _check_image(part: Part, board: Board) -> None:

@@ -166,7 +166,12 @@ def check(chip: Chip, board: Board, port: str, *, model_only: bool = False) -> N
                 f"the {chip.name} at {port} has {what}; nothing was written. These eFuses cannot "
                 "be undone: sign and flash with ESP-IDF's own tools, or take another chip"
             )
-    if chip.flash_bytes is not None and chip.flash_bytes < board.flash_bytes:
+    if chip.flash_bytes is None:
+        raise DeviceError(
+            f"the {chip.name} at {port} does not tell the size of its flash; nothing was written: "
+            "is a flash chip connected, the supply strong enough? `esptool flash-id` shows more"
+        )
+    if chip.flash_bytes < board.flash_bytes:
         raise DeviceError(
             f"the {chip.name} at {port} has {chip.flash_bytes >> 20} MB of flash, {board.name} "
             f"{board.flash_bytes >> 20} MB; nothing was written: export for a smaller variant "
@@ -230,7 +235,9 @@ def plan_model(board: Board, port: str, baud: int, image: bytes) -> Plan:
     """Return a plan that writes `image` into the model slot of the board that is not in use.
 
     The board's own partition table and the headers in its slots are read. The image gets the next
-    sequence number, so that the firmware takes it after the reset; the other slot stays.
+    sequence number, so that the firmware takes it after the reset; the other slot stays. The sector
+    with the header is written last: until then the slot keeps its old number, and what was
+    interrupted is not taken for the model in use.
 
     Raises:
         DeviceError: the board has no slots, or the image does not fit.
@@ -262,7 +269,16 @@ def plan_model(board: Board, port: str, baud: int, image: bytes) -> Plan:
             f"the model image has {len(data):,} bytes, partition {slot.name} {slot.size_bytes:,}; "
             "export, build and flash completely: the export makes the partition larger"
         )
-    return Plan(board.name, (Part(slot.name, slot.offset, data, esp_project.MODEL),))
+    return Plan(board.name, _header_last(slot, data))
+
+
+def _header_last(slot: Partition, image: bytes) -> tuple[Part, ...]:
+    cut = min(esp_project.SECTOR_BYTES, len(image))
+    parts = (
+        Part(slot.name, slot.offset + cut, image[cut:], f"{esp_project.MODEL}[{cut}:]"),
+        Part(f"{slot.name} header", slot.offset, image[:cut], f"{esp_project.MODEL}[:{cut}]"),
+    )
+    return tuple(part for part in parts if part.data)
 
 
 def _sequence(header: bytes, slot: Partition) -> int:
