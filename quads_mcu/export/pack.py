@@ -135,7 +135,9 @@ def load_packed_source(run_dir: Path) -> PackedSource:
         slots = slot_table.of_student(scalars)
         provenance = {str(k): str(v) for k, v in scalars.get("provenance", {}).items()}
     except (KeyError, TypeError, ValueError, AttributeError) as problem:
-        raise ExportError(f"{path}: damaged, or made by an older version ({problem!r}); {_RETRAIN}") from None
+        raise ExportError(
+            f"{path}: damaged, or made by an older version ({problem!r}); {_RETRAIN}"
+        ) from None
     if problem_text := dims.problem():
         raise ExportError(f"{path}: {problem_text}; choose another preset or window and {_RETRAIN}")
     _check_bits(dims, bits)
