@@ -523,7 +523,11 @@ def test_interrupted_by_the_user(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "quads_mcu.cli", "flash", "--project-dir", str(project)]
     with RomLoader(chip, tmp_path / "port", Fault("silent", "data", 3, 99)) as loader:
         command += ["--port", loader.port]
-        with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE) as run:
+        with subprocess.Popen(
+            command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE,
+            # What a shell starts in the background ignores Ctrl-C, and so would its children.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as run:  # fmt: skip
             while loader.log.count("data") < 4:
                 time.sleep(0.05)
             run.send_signal(signal.SIGINT)
