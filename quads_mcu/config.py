@@ -115,6 +115,11 @@ class StudentSection:
         "random",
         '"random", "teacher" (as fine-tuned), or a Whisper encoder as in [teacher]; cut to size.',
     )
+    pooling: str = _setting(
+        "attention",
+        "Over time: an attention pool for each slot (the teacher's as well), or one mean.",
+        choices=("attention", "mean"),
+    )
 
 
 @dataclass(frozen=True)

@@ -28,7 +28,7 @@ from quads_mcu.protocol import (
 )
 
 MAGIC = b"QIMG"
-IMAGE_VERSION = 1
+IMAGE_VERSION = 2
 # Of every tensor in the image, and of the image's own address on the device.
 ALIGNMENT = 16
 MAX_IMAGE_BYTES = 1 << 28
@@ -51,7 +51,7 @@ PLAN_OFFSETS = (
     "hidden",
     "feed_forward_workspace",
     "pool_normalized",
-    "sums",
+    "pool_workspace",
     "pooled",
     "head_workspace",
 )
@@ -84,11 +84,13 @@ HEADER = (
     Field("unknown_class", "i16", "label of the first slot for what is no command; -1: none"),
     Field("reject_threshold", "i32", "least score of an accepted command"),
     Field("position_multiplier", "i32", "positions to the scale of the residual stream"),
-    Field("pool_multiplier", "i32", "requantization of the token sums"),
+    Field("pool_multiplier", "i32", "requantization of the token sums, or of attention pools"),
+    Field("pool_score_multiplier", "i32", "of attention pools, as a layer's"),
     Field("sqrt_d", "u32", "floor(sqrt(d_model) * 2^26)"),
     Field("norm_epsilon", "u32", "of the last LayerNorm"),
     Field("norm_shift", "u8", "of the last LayerNorm"),
     Field("conv1_gelu_zero_point", "i8", "output zero point of the first GELU"),
+    Field("attention_pools", "u8", "1: an attention pool for every slot; 0: one mean"),
     *(
         Field(f"{name}_{what}", "u8", doc)
         for name in ("conv1", "conv2", "head")

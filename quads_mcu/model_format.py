@@ -24,9 +24,10 @@ from quads_mcu.errors import ModelFormatError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
 from quads_mcu.slots import INTENT, Slot
 
-FORMAT_VERSION = 2
-# Version 1 had one slot, no rejection and no choice of frontend.
-READABLE_VERSIONS = (1, 2)
+FORMAT_VERSION = 3
+# Version 1 had one slot, no rejection and no choice of frontend; version 2 no attention pools, and
+# models without them are still written as such.
+READABLE_VERSIONS = (1, 2, 3)
 BITS = (8, 4, 3, 2)
 MAX_FILE_BYTES = 1 << 30
 MAX_METADATA_BYTES = 1 << 20
@@ -134,9 +135,13 @@ class PackedModel:
     residual_scale: float
     layers: tuple[PackedLayer, ...]
     norm: PackedNorm
+    # Of the mean: requantization of the sums. Of attention pools: value scale over pooled scale.
     pool_multiplier: int
     head: PackedLinear
     logit_scale: float
+    # int8 (n_slots, d_model) of attention pools, (0, d_model) where the mean is taken.
+    pool_query: Int8 = field(default_factory=lambda: np.zeros((0, 0), np.int8))
+    pool_score_multiplier: int = 0
     # Label of the first slot that stands for everything that is no command; -1: there is none.
     unknown_class: int = -1
     # Utterances whose score is smaller are rejected (docs/arithmetic.md, section 7).
@@ -151,9 +156,14 @@ class PackedModel:
         return slot_table.flat_labels(self.slots)
 
     @property
+    def format_version(self) -> int:
+        """The oldest version of the format that holds this model, which is the one written."""
+        return 3 if self.dims.pools else 2
+
+    @property
     def model_hash(self) -> str:
         """SHA-256 (hex) over sizes, slots, scalars and tensors; provenance is left out."""
-        return self._hash(FORMAT_VERSION)
+        return self._hash(self.format_version)
 
     def _hash(self, version: int) -> str:
         digest = hashlib.sha256()
@@ -194,6 +204,8 @@ MODEL_SCALARS = (
 )
 # Scalars that came with version 2.
 DECISION_SCALARS = ("unknown_class", "reject_threshold")
+# Scalars that came with version 3, of attention pools.
+POOL_SCALARS = ("pool_score_multiplier",)
 
 
 def linear_shapes(dims: Dimensions) -> dict[str, tuple[int, int]]:
@@ -280,6 +292,8 @@ def tensor_specs(dims: Dimensions, bits: dict[str, int]) -> list[TensorSpec]:
         TensorSpec("conv2_gelu", "int16", (256,)),
         TensorSpec("positions", "int8", (dims.n_tokens, d)),
     ]
+    if dims.pools:
+        specs.append(TensorSpec("pool_query", "int8", (len(dims.pools), d)))
     return specs
 
 
@@ -304,6 +318,8 @@ def tensors(
     found["conv1_gelu"] = model.conv1_gelu
     found["conv2_gelu"] = model.conv2_gelu
     found["positions"] = model.positions
+    if model.dims.pools:
+        found["pool_query"] = model.pool_query
     return found
 
 
@@ -317,7 +333,7 @@ def write(model: PackedModel, path: Path) -> None:
     from safetensors.numpy import save
 
     check(model)
-    header = _metadata(model, provenance=True, version=FORMAT_VERSION)
+    header = _metadata(model, provenance=True, version=model.format_version)
     metadata = json.dumps(header | {"model_hash": model.model_hash})
     contiguous = {name: np.ascontiguousarray(t) for name, t in tensors(model).items()}
     data = save(contiguous, metadata={"quads": metadata})
@@ -374,7 +390,7 @@ def _parse_metadata(text: str) -> dict[str, Any]:
     if type(version) is not int or version not in READABLE_VERSIONS:
         raise ModelFormatError(
             f"format version {version!r}, this quads-mcu reads "
-            f"{' and '.join(map(str, READABLE_VERSIONS))}; export it again"
+            f"{', '.join(map(str, READABLE_VERSIONS))}; export it again"
         )
     return header
 
@@ -392,6 +408,10 @@ def _metadata(model: PackedModel, *, provenance: bool, version: int) -> dict[str
         "dims": dataclasses.asdict(model.dims),
         "scalars": scalars,
     }
+    if version < 3:
+        del header["dims"]["pools"]
+    else:
+        scalars |= {name: getattr(model, name) for name in POOL_SCALARS}
     if version == 1:
         header["labels"] = list(model.labels)
     else:
@@ -443,7 +463,7 @@ class _Source:
 
 
 def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> PackedModel:
-    dims = _dimensions(header.get("dims"))
+    dims = _dimensions(header.get("dims"), header["format_version"])
     decides = header["format_version"] >= 2
     source = _Source(header.get("scalars"), loaded)
     shapes = linear_shapes(dims)
@@ -471,6 +491,8 @@ def _assemble(header: dict[str, Any], loaded: dict[str, NDArray[Any]]) -> Packed
         pool_multiplier=source.integer("pool_multiplier"),
         head=source.linear("head", dims.d_model),
         logit_scale=source.real("logit_scale"),
+        pool_query=loaded.get("pool_query", np.zeros((0, dims.d_model), np.int8)),
+        pool_score_multiplier=source.integer("pool_score_multiplier") if dims.pools else 0,
         unknown_class=source.integer("unknown_class") if decides else -1,
         reject_threshold=source.integer("reject_threshold") if decides else NEVER_REJECT,
         frontend=header.get("frontend") if decides else "float",  # type: ignore[arg-type]
@@ -509,8 +531,10 @@ def _layer(source: _Source, index: int, dims: Dimensions) -> PackedLayer:
     )
 
 
-def _dimensions(value: Any) -> Dimensions:
+def _dimensions(value: Any, version: int) -> Dimensions:
     names = [item.name for item in dataclasses.fields(Dimensions)]
+    if version < 3:
+        names.remove("pools")
     if not isinstance(value, dict) or sorted(value) != sorted(names):
         raise ModelFormatError(f"dims must hold exactly {', '.join(names)}")
     dims = Dimensions(**value)
@@ -560,7 +584,10 @@ def check(model: PackedModel) -> None:
         _in_range(f"layers.{index}.gelu_zero_point", layer.gelu_zero_point, -128, 127)
     _in_range("conv1_gelu_zero_point", model.conv1_gelu_zero_point, -128, 127)
     _in_range("position_multiplier", model.position_multiplier, 0, 2**15 - 1)
-    _in_range("pool_multiplier", model.pool_multiplier, 1, 2**31 - 1)
+    _in_range(
+        "pool_multiplier", model.pool_multiplier, 1, 2**24 - 1 if model.dims.pools else 2**31 - 1
+    )
+    _in_range("pool_score_multiplier", model.pool_score_multiplier, 0, 2**31 - 1)
 
 
 def _check_decision(model: PackedModel) -> None:
@@ -569,6 +596,9 @@ def _check_decision(model: PackedModel) -> None:
         raise ModelFormatError(f"{len(names)} slots, 1 to {MAX_SLOTS} of different names allowed")
     if len(model.labels) != model.dims.n_classes:
         raise ModelFormatError(f"{len(model.labels)} labels for {model.dims.n_classes} classes")
+    pools = model.dims.pools
+    if pools and pools != tuple(slot_table.sizes(model.slots)):
+        raise ModelFormatError(f"attention pools of {pools} classes are not one for every slot")
     for slot in model.slots:
         if len(slot.labels) < 2 or len(set(slot.labels)) != len(slot.labels):
             raise ModelFormatError(f"slot {slot.name!r} needs two labels or more, all different")
@@ -645,6 +675,7 @@ def weight_bytes(
             "gelu": "tables",
             "conv1_gelu": "tables",
             "conv2_gelu": "tables",
+            "pool_query": "positions",
         }.get(last, last)
         kinds[kind] += tensor.nbytes
     return kinds

@@ -43,7 +43,7 @@ def random_model(
     d, t = dims.d_model, dims.n_tokens
     model = PackedModel(
         dims=dims,
-        slots=_slots(slots or [dims.n_classes]),
+        slots=_slots(slots or dims.pools or [dims.n_classes]),
         conv1=linears["conv1"],
         conv1_gelu=_gelu(rng, np.int8),
         conv1_gelu_zero_point=int(rng.integers(-128, 0)),
@@ -54,14 +54,27 @@ def random_model(
         residual_scale=1e-3,
         layers=tuple(_layer(rng, dims, linears, index) for index in range(dims.n_layers)),
         norm=_norm(rng, d),
-        # Means of LayerNorm outputs lie around 10 LSB (beta and what tokens share).
-        pool_multiplier=min(2**31 - 1, round(4000 / (10 * t * 256) * 2**32)),
         head=linears["head"],
         logit_scale=1e-4,
+        **_pool(rng, dims),
         provenance={"made by": "tests/random_model.py"},
     )
     model_format.check(model)
     return model
+
+
+def _pool(rng: np.random.Generator, dims: Dimensions) -> dict[str, object]:
+    d = dims.d_model
+    if not dims.pools:
+        # Means of LayerNorm outputs lie around 10 LSB (beta and what tokens share).
+        return {"pool_multiplier": min(2**31 - 1, round(4000 / (10 * dims.n_tokens * 256) * 2**32))}
+    # One standard deviation of the scores is 1.5 powers of two, as in a layer.
+    score = 1.5 * 64 / (16 * TARGET**2 * math.sqrt(d))
+    return {
+        "pool_query": rng.normal(0, TARGET, (len(dims.pools), d)).clip(-128, 127).astype(np.int8),
+        "pool_score_multiplier": min(2**31 - 1, round(score * 2**32)),
+        "pool_multiplier": round(2**12 * 4000 / TARGET * rng.uniform(0.5, 2)),
+    }
 
 
 def _slots(sizes: Sequence[int]) -> tuple[Slot, ...]:

@@ -45,6 +45,10 @@ SIZES = {
     "T 3, 1 layer": Dimensions(16, 6, 40, 5, 1, 3),
     "T 53": Dimensions(128, 106, 24, 3, 1, 31),
     "d 8": Dimensions(8, 20, 8, 1, 1, 2),
+    "pools of a slot": Dimensions(40, 100, 96, 3, 2, 6, pools=(6,)),
+    "pools of slots": Dimensions(8, 46, 40, 5, 1, 14, pools=(2, 5, 3, 4)),
+    "pools, T 1": Dimensions(8, 2, 16, 2, 1, 5, pools=(3, 2)),
+    "pools, T 1023": Dimensions(8, 2046, 8, 1, 1, 4, pools=(2, 2)),
 }
 MIXED = {
     "conv1": 8, "conv2": 3, "query": 2, "key": 4, "value": 8, "output": 3,
@@ -147,6 +151,9 @@ def test_logits_equal_the_reference_for_random_sizes(seed: int, build: Build) ->
         n_layers=int(rng.integers(1, 4)),
         n_classes=int(rng.integers(2, 40)),
     )
+    if seed % 2 and dims.n_classes >= 4:
+        first = int(rng.integers(2, dims.n_classes - 1))
+        dims = replace(dims, pools=(first, dims.n_classes - first))
     bits = {name: int(rng.choice(model_format.BITS)) for name in model_format.linear_shapes(dims)}
     model = random_model(dims, bits=bits, seed=seed)
     mel = _windows(dims, seed=seed)
@@ -545,9 +552,15 @@ def test_head(library: ctypes.CDLL, n_classes: int) -> None:
     w.struct.multiplier = None
     pooled = np.random.default_rng(0).choice(np.array([-8191, 0, 8191], np.int16), 96)
     logits = np.full(n_classes + 1, 99, np.int32)
-    library.quads_head(_p(pooled), ctypes.byref(w.struct), _p(logits), _p(w.tile))
-    np.testing.assert_array_equal(logits[:-1], w.accumulate(pooled))
-    assert logits[-1] == 99
+    for first in range(n_classes):
+        logits[:] = 99
+        library.quads_head(
+            _p(pooled), ctypes.byref(w.struct), _size(first), _size(n_classes - first),
+            _p(logits), _p(w.tile),
+        )  # fmt: skip
+        kept = n_classes - first
+        np.testing.assert_array_equal(logits[:kept], w.accumulate(pooled)[first:])
+        assert (logits[kept:] == 99).all()
 
 
 def test_gelu_tables(library: ctypes.CDLL) -> None:
@@ -673,6 +686,50 @@ def test_attention_values(library: ctypes.CDLL, multiplier: int, n_tokens: int, 
             _p(out),
         )  # fmt: skip
         np.testing.assert_array_equal(out, expected)
+
+
+@pytest.mark.parametrize("fill", FILLS)
+@pytest.mark.parametrize("n_tokens", [1, 2, 101, model_format.MAX_TOKENS])
+@pytest.mark.parametrize("multiplier", [1, 4096, 250_000, 2**24 - 1])
+@pytest.mark.parametrize("score_multiplier", [0, 30_000_000, 2**31 - 1])
+def test_attention_pool(
+    library: ctypes.CDLL, score_multiplier: int, multiplier: int, n_tokens: int, fill: str
+) -> None:
+    rng = np.random.default_rng(n_tokens)
+    query, x = FILLS[fill](rng, 16), FILLS[fill](rng, n_tokens, 16)
+    exps = np.array(_exps((x.astype(np.int64) @ query).tolist(), score_multiplier))
+    total = int(exps.sum())
+    n = 32 - total.bit_length()
+    m = multiplier * (0xFFFFFFFF // ((total << n) >> 16)) >> (28 - n)
+    assert m < 2**31
+    expected = _rq(exps @ x.astype(np.int64), m).clip(-8191, 8191)
+    pooled = np.full(17, 99, np.int16)
+    workspace = np.zeros((n_tokens + 1) // 2 * 8 + 2 * n_tokens, np.uint8)
+    library.quads_attention_pool(
+        _p(query), _p(x), _size(n_tokens), _size(16), score_multiplier, multiplier, _p(pooled),
+        _p(workspace),
+    )  # fmt: skip
+    np.testing.assert_array_equal(pooled[:16], expected)
+    assert pooled[16] == 99
+
+
+def test_pools_are_softmax_over_time() -> None:
+    """The integers against float64: softmax(query tokens / sqrt(d)) tokens for every slot."""
+    dims = Dimensions(8, 60, 32, 2, 1, 7, pools=(4, 3))
+    model = random_model(dims, seed=6)
+    seen: dict[str, NDArray[np.int64]] = {}
+    logits = Reference(model).logits(_windows(dims, 3)[:3], trace=seen.__setitem__)
+    tokens = seen["norm"].astype(np.float64)
+    scores = tokens @ model.pool_query.T.astype(np.float64)
+    # One step of the exponential's argument is 1/64 power of two.
+    scores *= model.pool_score_multiplier * 16 / 2**32 / 64
+    shares = 2.0 ** (scores - scores.max(axis=1, keepdims=True))
+    shares /= shares.sum(axis=1, keepdims=True)
+    pooled = np.einsum("bts,btd->bsd", shares, tokens) * model.pool_multiplier / 4096
+    np.testing.assert_allclose(seen["pooled"], pooled.clip(-8191, 8191), atol=60)
+    exact = seen["pooled"] @ model.head.weights.T.astype(np.int64) + model.head.bias
+    np.testing.assert_array_equal(logits[:, :4], exact[:, 0, :4])
+    np.testing.assert_array_equal(logits[:, 4:], exact[:, 1, 4:])
 
 
 @pytest.mark.parametrize("rows", [0, 1, 7, model_format.MAX_TOKENS])

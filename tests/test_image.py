@@ -47,6 +47,7 @@ LAYER_POSITION = {field.name: at for field, at in protocol.positions(LAYER)}
 SIZE = {"u8": 1, "i8": 1, "u16": 2, "i16": 2, "u32": 4, "i32": 4}
 FIELD_BYTES = {field.name: SIZE[field.type] * (field.count or 1) for field in HEADER}
 ARENA_BYTES = 1 << 20
+HEADER_BYTES = 221
 SANITIZE = ("-O1", "-g", "-fsanitize=address,undefined", "-fno-sanitize-recover=all")
 
 
@@ -206,15 +207,16 @@ def independent(model: PackedModel, kernels: str, sequence: int) -> bytes:
     texts = b"".join(f"{slot.name}\0".encode() + "".join(f"{label}\0" for label in slot.labels)
                      .encode() for slot in model.slots)  # fmt: skip
     header = struct.pack(
-        "<4sHH32s", b"QIMG", 1, 2, bytes(32)
+        "<4sHH32s", b"QIMG", 2, 3, bytes(32)
     ) + struct.pack(
-        "<II32sBB7HIhiiiIIBb",
+        "<II32sBB7HIhiiiiIIBbB",
         0, sequence, bytes.fromhex(model.model_hash), list(variants.KERNELS).index(kernels),
         ("float", "fixed").index(model.frontend), dims.n_mels, dims.n_frames, dims.d_model,
         dims.n_heads, dims.n_layers, dims.n_classes, len(model.slots), len(texts),
         model.unknown_class, model.reject_threshold, model.position_multiplier,
-        model.pool_multiplier, model_format.norm_sqrt_d(dims.d_model), model.norm.epsilon,
-        model.norm.shift, model.conv1_gelu_zero_point,
+        model.pool_multiplier, model.pool_score_multiplier,
+        model_format.norm_sqrt_d(dims.d_model), model.norm.epsilon, model.norm.shift,
+        model.conv1_gelu_zero_point, len(dims.pools) > 0,
     )  # fmt: skip
     header += bytes(value for pair in flags for value in pair)
     header += struct.pack("<18I", *(tensor.offset for tensor in plan.tensors))
@@ -230,20 +232,22 @@ def independent(model: PackedModel, kernels: str, sequence: int) -> bytes:
 @pytest.mark.parametrize("kernels", variants.KERNELS)
 @pytest.mark.parametrize("bits", model_format.BITS)
 def test_bytes_are_those_of_the_document(kernels: str, bits: int) -> None:
-    model = random_model(SMALL, bits=bits, seed=bits, slots=[3, 2])
+    dims = dataclasses.replace(SMALL, pools=(3, 2) if bits % 2 else ())
+    model = random_model(dims, bits=bits, seed=bits, slots=[3, 2])
     assert image.pack(model, kernels, 258) == independent(model, kernels, 258)
 
 
 GOLDEN = (
-    "51494d47 01000200",  # magic, versions
-    "1c04e1f6 4c3121eb 69a2d124 bae313e3 0ec52920 f0eba2dc 5cf7372a 2490d849",  # SHA-256
+    "51494d47 02000300",  # magic, versions
+    "dfdd7834 4c2b099c 30a381ad 597e2c6f 02c72e0d 1834416a 0f60a313 aeb2b854",  # SHA-256
     "d00a0000 04030201",  # length, sequence
     "9b124d8c e6d662b8 a08d3a0a 0809fb60 31202ef9 f45c278a d3675b0b c44ae08d",  # model
     "00000800 02000800 01000100 02000100 19000000",  # kernels, frontend, sizes, texts
-    "ffff0000 00803200 0000ffff ff7f334f 500b0d0c 00000ba8",  # decision, multipliers, norm
-    "04000401 04001000 00000000 00003000 00004800 00004800 00005000 00003000 00003800",  # bits,
-    "00004000 00004800 00003800 00003000 00003800 00005800 00005000 00003000 00005000",  # arena
-    "00006000 0000d800 00000100 01000100 01000100",  # plan
+    "ffff0000 00803200 0000ffff ff7f0000 0000334f 500b0d0c 00000ba8 00",  # decision, pool, norm
+    "04000401 0400",  # bits
+    "10000000 00000000 30000000 48000000 48000000 50000000 30000000 38000000 40000000 48000000",
+    "38000000 30000000 38000000 58000000 40000000 48000000 30000000 40000000",  # arena
+    "d8000000 01000100 01000100 0100",  # its bytes, blocks
     "a8e35600 7a2e0000 940d0000 92070000 0a0c0400 04010400 04010400 0401",  # the layer
     "0200",  # labels of the slot
 )
@@ -252,8 +256,8 @@ GOLDEN = (
 def test_tiny_image_golden() -> None:
     """Header and tables byte by byte; the SHA-256 within them pins the tensors behind them."""
     data = image.pack(random_model(TINY), "plain", sequence=0x01020304)
-    assert data[:248].hex() == "".join(GOLDEN).replace(" ", "")
-    assert data[248:288] == b"intent\0intent 0\0intent 1\0" + bytes(15)
+    assert data[:253].hex() == "".join(GOLDEN).replace(" ", "")
+    assert data[253:288] == b"intent\0intent 0\0intent 1\0" + bytes(10)
     assert len(data) == 0xAD0
 
 
@@ -288,7 +292,7 @@ def test_sequence_that_is_no_u32_is_refused(small: PackedModel, sequence: int) -
         (lambda data: b"", "no model image"),
         (lambda data: data[:215], "no model image"),
         (lambda data: b"JUNK" + data[4:], "begins with b'JUNK'"),
-        (lambda data: patched(data, 4, b"\2"), "version 2"),
+        (lambda data: patched(data, 4, b"\1"), "version 1"),
         (lambda data: patched(data, 6, b"\1"), "format version 1"),
         (lambda data: data[:-1], "cut off"),
         (lambda data: patched(data, 40, b"\0\0\0\0"), "cut off"),
@@ -367,7 +371,7 @@ def test_logits_are_those_of_the_reference(loader: Loader, bits: int, seed: int)
     sizes = [
         (Dimensions(8, 20, 16, 2, 1, 7), [2, 2, 3]),
         (Dimensions(8, 106, 40, 5, 3, 31), [31]),
-        (Dimensions(8, 46, 64, 2, 8, 9), [4, 5]),
+        (Dimensions(8, 46, 64, 2, 8, 9, pools=(4, 5)), [4, 5]),
     ]
     dims, slots = sizes[seed]
     model = random_model(dims, bits=bits, seed=seed, slots=slots)
@@ -522,6 +526,8 @@ def test_half_written_slot_is_damaged(loader: Loader, small: PackedModel) -> Non
         ("position_multiplier", -1, ImageStatus.BOUNDS),
         ("position_multiplier", 2**15, ImageStatus.BOUNDS),
         ("pool_multiplier", 0, ImageStatus.BOUNDS),
+        ("pool_score_multiplier", -1, ImageStatus.BOUNDS),
+        ("attention_pools", 1, ImageStatus.CONTENTS),
     ],
 )
 def test_header_that_was_forged_is_refused(
@@ -545,7 +551,7 @@ def test_header_that_was_forged_is_refused(
 
 def test_image_that_was_cut_and_hashed_again_is_refused(loader: Loader, small: PackedModel) -> None:
     data = image.pack(small, "plain")
-    for length in (*range(216, 400), *range(400, len(data), 97), len(data) - 16):
+    for length in (*range(HEADER_BYTES, 400), *range(400, len(data), 97), len(data) - 16):
         cut = rehashed(patched(data[:length], 40, struct.pack("<I", length)))
         assert loader.open(cut).status is ImageStatus.CONTENTS, length
     longer = rehashed(patched(data + bytes(16), 40, struct.pack("<I", len(data) + 16)))
@@ -606,7 +612,7 @@ def test_every_plan_fits_to_the_byte(loader: Loader, kernels: str, seed: int) ->
 
 def tensor_at(model: PackedModel, name: str) -> int:
     """Where a tensor lies, counted independently."""
-    data_at = 216 + 30 * model.dims.n_layers + 2 * len(model.slots)
+    data_at = HEADER_BYTES + 30 * model.dims.n_layers + 2 * len(model.slots)
     data_at += sum(len(text.encode()) + 1 for s in model.slots for text in (s.name, *s.labels))
     for other, tensor in csource.packed_tensors(model, "plain").items():
         data_at += -data_at % 16
@@ -663,7 +669,7 @@ def test_layer_record_that_was_forged_is_refused(
 ) -> None:
     size = next(SIZE[f.type] for f in LAYER if f.name == name)
     data = image.pack(small, "plain")
-    at = 216 + 30 + LAYER_POSITION[name]  # of the second layer
+    at = HEADER_BYTES + 30 + LAYER_POSITION[name]  # of the second layer
     wrong = rehashed(patched(data, at, (value % 256**size).to_bytes(size, "little")))
     assert loader.open(wrong).status is status
 
@@ -682,7 +688,7 @@ def test_texts_that_do_not_fit_the_slots_are_refused(
     loader: Loader, small: PackedModel, texts: bytes
 ) -> None:
     data = image.pack(small, "plain")
-    at, size = 216 + 60 + 4, field(data, "text_bytes")
+    at, size = HEADER_BYTES + 60 + 4, field(data, "text_bytes")
     filled = texts[:-1].ljust(size - 1, b"z") + texts[-1:] if len(texts) < size else texts[:size]
     wrong = rehashed(patched(data, at, filled))
     assert loader.open(wrong).status is ImageStatus.CONTENTS
@@ -691,7 +697,7 @@ def test_texts_that_do_not_fit_the_slots_are_refused(
 def test_slots_of_one_label_are_refused(loader: Loader, small: PackedModel) -> None:
     data = image.pack(small, "plain")
     for sizes in ((4, 1), (5, 0), (0, 5), (2, 2), (65535, 6), (3, 3)):
-        wrong = rehashed(patched(data, 216 + 60, struct.pack("<2H", *sizes)))
+        wrong = rehashed(patched(data, HEADER_BYTES + 60, struct.pack("<2H", *sizes)))
         assert loader.open(wrong).status is ImageStatus.CONTENTS, sizes
 
 
@@ -707,7 +713,7 @@ def test_fuzzed_images_never_crash(loader: Loader, small: PackedModel) -> None:
             at = rng.randrange(40, 330 if front else len(data))
             data[at] = rng.choice([0, 1, 0x7F, 0x80, 0xFF, rng.randrange(256)])
         if rng.random() < 0.2:
-            del data[rng.randrange(216, len(data)) :]
+            del data[rng.randrange(HEADER_BYTES, len(data)) :]
         data[40:44] = struct.pack("<I", len(data))
         found = loader.open(rehashed(bytes(data)), n_frames=400)
         verdicts[found.status] = verdicts.get(found.status, 0) + 1

@@ -18,6 +18,7 @@ from quads_mcu.report.emulated_kernel import CORES, Call, EmulatedKernels, Outco
 
 SMALL = Dimensions(n_mels=8, n_frames=46, d_model=24, n_heads=3, n_layers=2, n_classes=5)
 TINY = Dimensions(n_mels=8, n_frames=2, d_model=8, n_heads=1, n_layers=1, n_classes=2)
+POOLS = Dimensions(8, 46, 24, 3, 2, 9, pools=(2, 3, 4))
 WAKEWORDS = dimensions("d96x2", n_mels=80, window_s=3, n_classes=31)
 PAPER = dimensions("d384x4", n_mels=80, window_s=3, n_classes=31)
 SHIM = """
@@ -71,7 +72,7 @@ def core_and_variant(request: pytest.FixtureRequest) -> Iterator[tuple[str, str]
 
 
 @pytest.mark.parametrize("bits", [4, 3])
-@pytest.mark.parametrize("dims", [TINY, SMALL], ids=["tiny", "small"])
+@pytest.mark.parametrize("dims", [TINY, SMALL, POOLS], ids=["tiny", "small", "pools"])
 def test_logits_equal_the_reference_and_the_arena_is_used_to_its_last_byte(
     core_and_variant: tuple[str, str], dims: Dimensions, bits: int, tmp_path: Path
 ) -> None:

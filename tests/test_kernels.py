@@ -135,9 +135,12 @@ def test_head(emulated: tuple[EmulatedKernels, str], bits: int) -> None:
         w = _Weights.make(rng, variant, n, k, bits)
         pooled = rng.choice(np.array([-8191, -1, 0, 5, 8191], np.int16), k)
         workspace = _workspace(kernels.kernels(variant).head_bytes(k))
-        logits = np.full(n, 99, np.int32)
-        calls.append(Call("quads_head", (pooled, w.record, logits, workspace)))
-        expected.append(w.accumulate(pooled))
+        for first in range(min(n, 6)):  # slots begin anywhere
+            last = n - (first % 2)
+            logits = np.full(last - first, 99, np.int32)
+            arguments = (pooled, w.record, first, last - first, logits, workspace)
+            calls.append(Call("quads_head", arguments))
+            expected.append(w.accumulate(pooled)[first:last])
     for outcome, wanted in zip(core.run(calls), expected, strict=True):
         np.testing.assert_array_equal(outcome.arrays[1], wanted)
 

@@ -197,7 +197,8 @@ def test_head(cores: dict[str, EmulatedKernels], bits: int) -> None:
         logits = np.zeros(n_out, np.int32)
         for variant in VARIANTS:
             work = workspace(kernels.kernels(variant).head_bytes(n_in))
-            calls[variant].append(Call("quads_head", (pooled, layer[variant], logits, work)))
+            arguments = (pooled, layer[variant], 0, n_out, logits, work)
+            calls[variant].append(Call("quads_head", arguments))
     compare(cores, calls, 2)
 
 

@@ -13,6 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from random_model import random_model
+from safetensors import safe_open
 
 from quads_mcu import model_format
 from quads_mcu.errors import ModelFormatError
@@ -86,6 +87,53 @@ def test_several_slots_and_the_decision_read_back_equal(tmp_path: Path) -> None:
         "float",
     )
     assert found.labels[:4] == ("intent 0", "intent 1", "intent 2", "slot 0")
+
+
+POOLS = dataclasses.replace(DIMS, n_classes=5, pools=(3, 2))
+
+
+def test_attention_pools_read_back_equal(tmp_path: Path) -> None:
+    model = random_model(POOLS)
+    path = tmp_path / "model.safetensors"
+    model_format.write(model, path)
+    found = model_format.read(path)
+    assert (found.format_version, found.dims, found.model_hash) == (3, POOLS, model.model_hash)
+    assert found.pool_score_multiplier == model.pool_score_multiplier > 0
+    np.testing.assert_array_equal(found.pool_query, model.pool_query)
+    assert found.pool_query.shape == (2, 16)
+
+
+def test_the_mean_is_written_as_version_2(tmp_path: Path) -> None:
+    """Older readers know nothing of pools: nothing of them may be in the file."""
+    path = tmp_path / "model.safetensors"
+    model_format.write(random_model(DIMS), path)
+    with safe_open(path, "numpy") as file:
+        header = json.loads(file.metadata()["quads"])
+        assert "pool_query" not in file.keys()  # noqa: SIM118
+    assert header["format_version"] == 2
+    assert "pools" not in header["dims"] and "pool_score_multiplier" not in header["scalars"]
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c, h: h["dims"].update(pools=[2, 3]), "are not one for every slot"),
+        (lambda c, h: h["dims"].update(pools=[5]), r"pool_query is int8 \(2, 16\)"),
+        (lambda c, h: h["dims"].update(pools=[3, 3]), "pools of 6 classes in all"),
+        (lambda c, h: h["dims"].update(pools=[3, "2"]), "are not numbers of classes"),
+        (lambda c, h: h["dims"].update(pools=[]), "unexpected tensor 'pool_query'"),
+        (lambda c, h: c.update(pool=c.pop("pool_query")), "unexpected tensor 'pool'"),
+        (lambda c, h: h["scalars"].update(pool_score_multiplier=-1), "pool_score_multiplier = -1"),
+        (lambda c, h: h["scalars"].pop("pool_score_multiplier"), "pool_score_multiplier = None"),
+        (lambda c, h: h["scalars"].update(pool_multiplier=2**24), "pool_multiplier = 16777216"),
+    ],
+)
+def test_wrong_pools_are_refused(tmp_path: Path, change: Any, message: str) -> None:
+    path = tmp_path / "model.safetensors"
+    model_format.write(random_model(POOLS), path)
+    _edit(path, change)
+    with pytest.raises(ModelFormatError, match=message):
+        model_format.read(path)
 
 
 def _as_version_1(model: model_format.PackedModel, path: Path) -> None:
@@ -172,7 +220,7 @@ def _edit(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) 
     [
         (
             lambda c, h: h.update(format_version=99),
-            "version 99, this quads-mcu reads 1 and 2",
+            "version 99, this quads-mcu reads 1, 2, 3",
         ),
         (lambda c, h: h.pop("format_version"), "format version None"),
         (lambda c, h: h["dims"].update(d_model=10**9), "d_model = 1000000000 is outside"),
@@ -202,6 +250,7 @@ def _edit(path: Path, change: Callable[[dict[str, Any], dict[str, Any]], None]) 
         (lambda c, h: h["scalars"].update({"logit_scale": -1.0}), "not a positive number"),
         (lambda c, h: h["scalars"].update({"logit_scale": float("nan")}), "not a positive"),
         (lambda c, h: h["scalars"].update({"pool_multiplier": 2**31}), "pool_multiplier"),
+        (lambda c, h: h["dims"].update({"pools": [3]}), "dims must hold exactly"),
         (lambda c, h: h.update(model_hash="0" * 64), "damaged"),
         (lambda c, h: c.pop("__metadata__"), "not a packed quads-mcu model"),
         (lambda c, h: c["conv1.bias"].update(dtype="F32"), "conv1.bias is float32"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import pytest
@@ -25,8 +26,8 @@ LIVE = {
     "feed_forward": {
         "mel", "residual", "feed_forward_normalized", "hidden", "feed_forward_workspace",
     },
-    "pool": {"mel", "residual", "pool_normalized", "sums"},
-    "head": {"mel", "sums", "pooled", "head_workspace"},
+    "pool": {"mel", "residual", "pool_normalized", "pool_workspace", "pooled"},
+    "head": {"mel", "pooled", "head_workspace"},
 }  # fmt: skip
 # Stays alone: the features can be read back after an inference, and inferred from again.
 NEVER_SHARED = "mel"
@@ -47,6 +48,10 @@ def all_dimensions(draw: st.DrawFn) -> Dimensions:
         n_layers=draw(st.integers(1, 32)),
         n_classes=draw(st.integers(2, 4096)),
     )
+    if draw(st.booleans()):
+        n_slots = draw(st.integers(1, min(64, dims.n_classes // 2)))
+        pools = (*[2] * (n_slots - 1), dims.n_classes - 2 * (n_slots - 1))
+        dims = dataclasses.replace(dims, pools=pools)
     assert dims.problem() is None
     return dims
 
@@ -100,9 +105,9 @@ def test_tensors_hold_what_the_encoder_writes(dims: Dimensions) -> None:
         "feed_forward_normalized": block["feed_forward_block"] * d,
         "hidden": block["feed_forward_block"] * 4 * d,
         "feed_forward_workspace": 4 * 4 * d,
-        "pool_normalized": block["pool_block"] * d,
-        "sums": d * 4,
-        "pooled": d * 2,
+        "pool_normalized": (t if dims.pools else block["pool_block"]) * d,
+        "pool_workspace": (t + t % 2) * 4 + t * 2 if dims.pools else d * 4,
+        "pooled": d * 2 * (len(dims.pools) or 1),
         "head_workspace": 4 * d,
     }
     assert all(1 <= tokens <= t for tokens in block.values())

@@ -342,8 +342,8 @@ def test_teacher_head_separates_features() -> None:
     features[:, :3] += np.eye(3)[labels] * 0.2
     student = Student(DIMS)
     tensor = torch.from_numpy(features.astype(np.float32))
-    teacher.train_head(student, tensor, labels[:, None], [3], 60, 0)
-    assert (student.head(tensor).argmax(1).numpy() == labels).mean() > 0.97
+    teacher.train_head(student.head, tensor[:, None], labels[:, None], [3], 60, 0)
+    assert (student.head(tensor[:, None]).argmax(1).numpy() == labels).mean() > 0.97
 
 
 def write_corpus(folder: Path) -> Path:

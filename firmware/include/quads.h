@@ -28,8 +28,8 @@
 #include "quads_format.h"
 #include "quads_frontend.h"
 
-#if QUADS_FORMAT_VERSION != 2
-#error "this runtime runs models of format version 2; export the model again"
+#if QUADS_FORMAT_VERSION != 3
+#error "this runtime runs models of format version 3; export the model again"
 #endif
 
 typedef enum {
@@ -90,9 +90,9 @@ typedef struct {
   uint32_t feed_forward_normalized; /* int8  [feed_forward_block][d_model] */
   uint32_t hidden;                  /* int8  [feed_forward_block][4 * d_model] */
   uint32_t feed_forward_workspace;
-  uint32_t pool_normalized; /* int8  [pool_block][d_model] */
-  uint32_t sums;            /* int32 [d_model] */
-  uint32_t pooled;          /* int16 [d_model] */
+  uint32_t pool_normalized; /* int8  [pool_block][d_model]; attention pools: [n_tokens][d_model] */
+  uint32_t pool_workspace;  /* int32 [d_model] sums, or the workspace of quads_attention_pool */
+  uint32_t pooled;          /* int16 [d_model]; attention pools: [n_slots][d_model] */
   uint32_t head_workspace;
   uint32_t arena_bytes; /* size of the whole arena */
   uint16_t conv_block;  /* tokens at a time, by step of the encoder */
@@ -130,6 +130,8 @@ typedef struct {
   quads_norm_t norm;
   uint32_t sqrt_d; /* floor(sqrt(d_model) * 2^26) */
   int32_t pool_multiplier;
+  int32_t pool_score_multiplier;
+  const int8_t *pool_query; /* [n_slots][d_model], an attention pool per slot; NULL: one mean */
   quads_linear_t head;
   quads_plan_t plan;
 } quads_model_t;

@@ -26,8 +26,7 @@ typedef struct {
   int8_t *key;       /* [n_tokens][d_head] */
   int8_t *value;     /* [n_tokens][d_head] */
   int8_t *hidden;    /* [feed_forward_block][4 * d_model] */
-  int32_t *sums;     /* [d_model] */
-  int16_t *pooled;   /* [d_model] */
+  int16_t *pooled;   /* [d_model], or [n_slots][d_model] */
 } run_t;
 
 static run_t bind_tensors(const quads_t *q, const quads_observer_t *observer) {
@@ -49,7 +48,6 @@ static run_t bind_tensors(const quads_t *q, const quads_observer_t *observer) {
       .key = (int8_t *)(arena + plan->key),
       .value = (int8_t *)(arena + plan->value),
       .hidden = (int8_t *)(arena + plan->hidden),
-      .sums = (int32_t *)(void *)(arena + plan->sums),
       .pooled = (int16_t *)(void *)(arena + plan->pooled),
   };
   return run;
@@ -191,24 +189,65 @@ static void feed_forward(run_t *run, const quads_layer_t *layer) {
   }
 }
 
-/* logits = head(mean_pool(LayerNorm(residual))) */
-static void classify(run_t *run, int32_t *logits) {
+/* pooled = mean_pool(LayerNorm(residual)) */
+static void pool_mean(run_t *run) {
   const quads_model_t *m = run->model;
-
   const size_t block = run->plan->pool_block;
+  int32_t *sums = (int32_t *)(void *)(run->arena + run->plan->pool_workspace);
 
-  memset(run->sums, 0, run->d_model * sizeof run->sums[0]);
+  memset(sums, 0, run->d_model * sizeof sums[0]);
   for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
     const size_t rows = quads_min(block, run->n_tokens - t);
     const int8_t *x = layer_norm(run, &m->norm, t, rows, run->plan->pool_normalized);
     enter(run, QUADS_STAGE_HEAD);
-    quads_sum_rows(x, rows, run->d_model, run->sums);
+    quads_sum_rows(x, rows, run->d_model, sums);
+  }
+  if (!run->stopped) {
+    quads_mean_pool(sums, run->d_model, m->pool_multiplier, run->pooled);
+  }
+}
+
+/* pooled[slot] = softmax(query[slot] LayerNorm(residual)') LayerNorm(residual) */
+static void pool_by_attention(run_t *run) {
+  const quads_model_t *m = run->model;
+  const size_t d = run->d_model;
+  const size_t block = run->plan->pool_block;
+  const int8_t *x = (const int8_t *)(run->arena + run->plan->pool_normalized);
+
+  for (size_t t = 0; t < run->n_tokens && !poll(run); t += block) {
+    const size_t rows = quads_min(block, run->n_tokens - t);
+    layer_norm(run, &m->norm, t, rows, run->plan->pool_normalized + (uint32_t)(t * d));
+  }
+  enter(run, QUADS_STAGE_HEAD);
+  for (size_t s = 0; s < m->n_slots && !poll(run); s++) {
+    quads_attention_pool(m->pool_query + s * d, x, run->n_tokens, d, m->pool_score_multiplier,
+                         m->pool_multiplier, run->pooled + s * d,
+                         run->arena + run->plan->pool_workspace);
+  }
+}
+
+/* logits = head(pool(LayerNorm(residual))) */
+static void classify(run_t *run, int32_t *logits) {
+  const quads_model_t *m = run->model;
+  void *workspace = run->arena + run->plan->head_workspace;
+
+  if (m->pool_query == NULL) {
+    pool_mean(run);
+  } else {
+    pool_by_attention(run);
   }
   if (run->stopped) {
     return;
   }
-  quads_mean_pool(run->sums, run->d_model, m->pool_multiplier, run->pooled);
-  quads_head(run->pooled, &m->head, logits, run->arena + run->plan->head_workspace);
+  if (m->pool_query == NULL) {
+    quads_head(run->pooled, &m->head, 0, m->n_classes, logits, workspace);
+    return;
+  }
+  for (size_t s = 0; s < m->n_slots; s++) {
+    const quads_slot_t *slot = &m->slots[s];
+    quads_head(run->pooled + s * run->d_model, &m->head, slot->first, slot->n_labels,
+               logits + slot->first, workspace);
+  }
 }
 
 int quads_encode_front(const quads_t *q, size_t first, size_t n_tokens,

@@ -295,6 +295,9 @@ static void take_tensors(walk_t *walk, const uint8_t *records, quads_image_model
   m->conv1_gelu = take_tensor(walk, 256);
   m->conv2_gelu = take_tensor(walk, 2 * 256);
   m->positions = take_tensor(walk, m->n_tokens * d);
+  if (header[QUADS_IMAGE_ATTENTION_POOLS_AT] != 0) {
+    m->pool_query = take_tensor(walk, m->n_slots * d);
+  }
   align(walk);
 }
 
@@ -317,7 +320,7 @@ static void read_plan(const uint8_t *header, quads_plan_t *plan) {
       &plan->hidden,
       &plan->feed_forward_workspace,
       &plan->pool_normalized,
-      &plan->sums,
+      &plan->pool_workspace,
       &plan->pooled,
       &plan->head_workspace,
       &plan->arena_bytes,
@@ -356,6 +359,7 @@ static void read_header(const uint8_t *header, quads_image_model_t *out) {
   m->reject_threshold = read_i32(header + QUADS_IMAGE_REJECT_THRESHOLD_AT);
   m->position_multiplier = read_i32(header + QUADS_IMAGE_POSITION_MULTIPLIER_AT);
   m->pool_multiplier = read_i32(header + QUADS_IMAGE_POOL_MULTIPLIER_AT);
+  m->pool_score_multiplier = read_i32(header + QUADS_IMAGE_POOL_SCORE_MULTIPLIER_AT);
   m->sqrt_d = read_u32(header + QUADS_IMAGE_SQRT_D_AT);
   m->norm.epsilon = read_u32(header + QUADS_IMAGE_NORM_EPSILON_AT);
   m->norm.shift = header[QUADS_IMAGE_NORM_SHIFT_AT];

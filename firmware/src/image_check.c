@@ -40,6 +40,9 @@ static void list_places(const quads_model_t *m, place_t places[N_TENSORS]) {
       larger(quads_linear_bytes(2 * conv, m->conv1.n_in), quads_linear_bytes(conv, m->conv2.n_in));
   const size_t hidden_work =
       larger(quads_linear_bytes(hidden, d), quads_linear_bytes(hidden, 4 * d));
+  const size_t pooled = m->pool_query == NULL ? 1 : m->n_slots;
+  const size_t pool_rows = m->pool_query == NULL ? p->pool_block : t;
+  const size_t pool_work = m->pool_query == NULL ? 4 * d : quads_attention_pool_bytes(t);
   const place_t found[N_TENSORS] = {
       {p->mel, ALL, ((size_t)m->n_frames + 2) * m->n_mels},
       {p->residual, ALL, 2 * t * d},
@@ -55,9 +58,9 @@ static void list_places(const quads_model_t *m, place_t places[N_TENSORS]) {
       {p->feed_forward_normalized, FEED_FORWARD, hidden * d},
       {p->hidden, FEED_FORWARD, hidden * 4 * d},
       {p->feed_forward_workspace, FEED_FORWARD, hidden_work},
-      {p->pool_normalized, POOL, p->pool_block * d},
-      {p->sums, POOL | HEAD, 4 * d},
-      {p->pooled, HEAD, 2 * d},
+      {p->pool_normalized, POOL, pool_rows * d},
+      {p->pool_workspace, POOL, pool_work},
+      {p->pooled, POOL | HEAD, 2 * pooled * d},
       {p->head_workspace, HEAD, quads_head_bytes(d)},
   };
   for (size_t i = 0; i < N_TENSORS; i++) {
@@ -165,7 +168,9 @@ static int root_is_right(uint16_t d_model, uint32_t root) {
 int quads_image_bounds_kept(const quads_model_t *model) {
   if (model->unknown_class < -1 || model->unknown_class >= (int32_t)model->slots[0].n_labels ||
       model->position_multiplier < 0 || model->position_multiplier > INT16_MAX ||
-      model->pool_multiplier < 1 || !root_is_right(model->d_model, model->sqrt_d)) {
+      model->pool_multiplier < 1 || model->pool_score_multiplier < 0 ||
+      (model->pool_query != NULL && model->pool_multiplier >= 1 << 24) ||
+      !root_is_right(model->d_model, model->sqrt_d)) {
     return 0;
   }
   for (size_t i = 0; i < model->n_layers; i++) {

@@ -47,7 +47,7 @@ def blank(dims: Dimensions, bits: int) -> PackedModel:
     )
     return PackedModel(
         dims=dims,
-        slots=(Slot("intent", tuple(f"intent {index}" for index in range(dims.n_classes))),),
+        slots=_slots(dims.pools or (dims.n_classes,)),
         conv1=linears["conv1"],
         conv1_gelu=gelu,
         conv1_gelu_zero_point=0,
@@ -61,7 +61,16 @@ def blank(dims: Dimensions, bits: int) -> PackedModel:
         pool_multiplier=1,
         head=linears["head"],
         logit_scale=1.0,
+        pool_query=np.zeros((len(dims.pools), dims.d_model), np.int8),
         provenance={"weights": "none: all zero"},
+    )
+
+
+def _slots(sizes: tuple[int, ...]) -> tuple[Slot, ...]:
+    names = ["intent", *(f"slot {place}" for place in range(1, len(sizes)))]
+    return tuple(
+        Slot(name, tuple(f"{name} {index}" for index in range(size)))
+        for name, size in zip(names, sizes, strict=True)
     )
 
 

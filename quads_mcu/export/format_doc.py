@@ -8,13 +8,15 @@ from quads_mcu import image_format, model_format, protocol
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.protocol import Field
 
-_EXAMPLE = Dimensions(n_mels=40, n_frames=200, d_model=96, n_heads=3, n_layers=1, n_classes=31)
+_EXAMPLE = Dimensions(40, 200, d_model=96, n_heads=3, n_layers=1, n_classes=31, pools=(21, 10))
 
 _SCALARS = {
     "conv1_gelu_zero_point": "output zero point of `conv1_gelu`",
     "position_multiplier": "positions to the scale of the residual stream",
     "residual_scale": "float, real value of one LSB of the residual stream",
-    "pool_multiplier": "requantization of the token sums to the head's input",
+    "pool_multiplier": "requantization of the token sums to the head's input; with attention "
+    "pools: value scale over the scale of the head's input, 12 fraction bits",
+    "pool_score_multiplier": "only with attention pools: as a layer's score_multiplier",
     "logit_scale": "float, real value of one LSB of a logit",
     "unknown_class": "label of the first slot that stands for what is no command; −1: none",
     "reject_threshold": "least score of an accepted command, in LSB of a logit",
@@ -45,9 +47,13 @@ text about where the model comes from) and `model_hash` (SHA-256 over everything
 provenance). A reader refuses other versions, missing or surplus tensors, wrong shapes,
 values that break a bound of the arithmetic, and contents that do not match the hash.
 
+`dims.pools` lists the labels of every slot where each slot has an attention pool of its own, and is
+empty where one mean over time serves all. Models of the latter kind are written as version 2, which
+has neither `pools` nor `pool_query` nor `pool_score_multiplier`, so that older readers take them.
+
 Version 1 files are read, too: `labels` in place of `slots` (one slot, `intent`), no `frontend`
 (`float`), no `unknown_class` (−1) and no `reject_threshold` (−2³¹: nothing is rejected). Their
-stored hash is checked as written; the model's own hash is that of its version {version} form.
+stored hash is checked as written; the model's own hash is that of its version 2 form.
 
 ## Tensors
 
@@ -122,7 +128,7 @@ def render_format_doc() -> str:
         frontends=", ".join(f"`{name}`" for name in model_format.FRONTENDS),
         dims=", ".join(f"`{name}`" for name in vars(dims)),
         example=f"{dims.n_mels} mels, {dims.n_frames} frames, d_model {dims.d_model}, "
-        f"{dims.n_heads} heads, {dims.n_classes} classes and 4 bits",
+        f"{dims.n_heads} heads, {dims.n_classes} classes in two slots with pools, 4 bits",
     )
     bits = dict.fromkeys(model_format.linear_shapes(dims), 4)
     tensors = "".join(
@@ -169,6 +175,7 @@ def _scalar_table() -> str:
     names = [
         *model_format.MODEL_SCALARS,
         *model_format.DECISION_SCALARS,
+        *model_format.POOL_SCALARS,
         *(f"MATRIX.{name}" for name in model_format.LINEAR_SCALARS),
         *(f"NORM.{name}" for name in model_format.NORM_SCALARS),
         *(f"layers.N.{name}" for name in model_format.LAYER_SCALARS),

@@ -56,6 +56,11 @@ def _plain_attention_bytes(n_tokens: int, d_head: int, d_model: int) -> int:
     return (n_tokens + 1) // 2 * 8 + 2 * n_tokens
 
 
+def attention_pool_bytes(n_tokens: int) -> int:
+    """Return the workspace of quads_attention_pool, the same for every variant."""
+    return _plain_attention_bytes(n_tokens, 0, 0)
+
+
 def _dsp_attention_bytes(n_tokens: int, d_head: int, d_model: int) -> int:
     """Multipliers, and scores with queries and keys or powers with values and sums of one block."""
     pairs = min(max(1, d_model // (2 * DSP_QUERY_SHARE)), (n_tokens + 1) // 2)

@@ -173,7 +173,6 @@ def pack_source(source: PackedSource) -> PackedModel:
     position_multiplier = max(1, round(grid("positions").scale / residual))
     positions = source.tensor("positions", (dims.n_tokens, d)) / (position_multiplier * residual)
     pooled = grid("pooled").scale
-    pool = grid("norm").scale / (dims.n_tokens * pooled) / 256
     head = _linear(source, "head", Grid(pooled), None)
     unknown = slot_table.unknown_class(source.slots)
     model = PackedModel(
@@ -189,18 +188,37 @@ def pack_source(source: PackedSource) -> PackedModel:
         residual_scale=residual,
         layers=tuple(_layer(source, f"layers.{index}.") for index in range(dims.n_layers)),
         norm=_norm(source, "norm"),
-        pool_multiplier=_multiplier("the mean pool", pool),
         head=head,
         logit_scale=head.output_scale,
         unknown_class=unknown,
         reject_threshold=0 if unknown >= 0 else NEVER_REJECT,
         provenance=dict(source.provenance),
+        **(_attention_pools(source) if dims.pools else _mean_pool(source)),
     )
     try:
         check(model)
     except ModelFormatError as problem:
         raise ExportError(f"the trained student cannot be packed: {problem}; {_RETRAIN}") from None
     return model
+
+
+def _mean_pool(source: PackedSource) -> dict[str, Any]:
+    norm, pooled = source.grid("norm").scale, source.grid("pooled").scale
+    factor = norm / (source.dims.n_tokens * pooled) / 256
+    return {"pool_multiplier": _multiplier("the mean pool", factor)}
+
+
+def _attention_pools(source: PackedSource) -> dict[str, Any]:
+    dims, query = source.dims, source.grid("head.query").scale
+    norm, pooled = source.grid("norm").scale, source.grid("pooled").scale
+    queries = source.tensor("head.query", (len(dims.pools), dims.d_model))
+    # As score_multiplier of a layer, over the whole width.
+    score = query * norm * math.log2(math.e) * 64 / (math.sqrt(dims.d_model) * 16)
+    return {
+        "pool_query": _clip(queries / query, np.int8),
+        "pool_score_multiplier": _multiplier("scores of the attention pools", score),
+        "pool_multiplier": round(norm / pooled * _VALUE_ONE),
+    }
 
 
 def _check_bits(dims: Dimensions, bits: Mapping[str, int]) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from quads_mcu.export.kernels import Kernels, kernels
+from quads_mcu.export.kernels import Kernels, attention_pool_bytes, kernels
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions
 
 ALIGNMENT = 8
@@ -136,9 +136,10 @@ def _tensors(dims: Dimensions, chosen: Kernels, blocks: dict[str, int]) -> tuple
             max(linear(hidden, d), linear(hidden, dims.d_ff)),
             ("feed_forward",),
         ),
-        "pool_normalized": (pool * d, ("pool",)),
-        "sums": (4 * d, ("pool", "head")),
-        "pooled": (2 * d, ("head",)),
+        # Attention pools see all tokens twice, the mean a block once.
+        "pool_normalized": ((t if dims.pools else pool) * d, ("pool",)),
+        "pool_workspace": (attention_pool_bytes(t) if dims.pools else 4 * d, ("pool",)),
+        "pooled": (2 * d * max(1, len(dims.pools)), ("pool", "head")),
         "head_workspace": (chosen.head_bytes(d), ("head",)),
     }
     return tuple(

@@ -78,13 +78,29 @@ class Reference:
         for index, layer in enumerate(model.layers):
             residual = self._layer(f"layers.{index}.", layer, residual, record)
         normalized = self._norm("norm", model.norm, residual, record)
-        total = normalized.sum(axis=1)
-        pooled = requantize(total << 8, model.pool_multiplier)
-        pooled = saturate(pooled, -POOLED_MAX, POOLED_MAX)
+        pooled = saturate(self._pool(normalized), -POOLED_MAX, POOLED_MAX)
         record("pooled", pooled)
-        logits = self._accumulate("head", model.head, pooled)
+        if model.dims.pools:
+            each = self._accumulate("head", model.head, pooled)
+            parts = enumerate(segments(model.slots))
+            logits = np.concatenate([each[:, slot, part] for slot, part in parts], axis=1)
+        else:
+            logits = self._accumulate("head", model.head, pooled)
         record("logits", logits)
         return logits.astype(np.int32)
+
+    def _pool(self, tokens: Int) -> Int:
+        """(B, n_tokens, d_model) -> their mean, (B, d_model), or pools, (B, n_slots, d_model)."""
+        model = self.model
+        if not model.dims.pools:
+            return requantize(tokens.sum(axis=1) << 8, model.pool_multiplier)
+        values = tokens.astype(np.float64)
+        scores = (model.pool_query.astype(np.float64) @ values.swapaxes(1, 2)).astype(np.int64)
+        distance = scores.max(axis=-1, keepdims=True) - scores
+        e = self._exponentials(requantize(distance << 4, model.pool_score_multiplier))
+        weighted = (e.astype(np.float64) @ values).astype(np.int64)
+        multiplier = _reciprocal(e.sum(axis=-1, keepdims=True), model.pool_multiplier)
+        return requantize(weighted, multiplier)
 
     def _front(self, mel: Int, record: Trace) -> Int:
         model = self.model

@@ -19,8 +19,9 @@ class Call:
 
     kernel: name of the C function without `quads_`, or "frontend" for everything from PCM to the
     closed window. rows x n_in -> rows x n_out; attention_head: rows tokens, a head n_in wide in
-    rows of n_out; kernels without a matrix: n_out is the width of a row, or all elements with one
-    row. bits: of the weights, 0 where there are none. stage: a name of model_format.STAGES.
+    rows of n_out; attention_pool: rows tokens, n_out wide; kernels without a matrix: n_out is the
+    width of a row, or all elements with one row. bits: of the weights, 0 where there are none.
+    stage: a name of model_format.STAGES.
     """
 
     kernel: str
@@ -36,6 +37,8 @@ class Call:
         """Multiply-accumulates."""
         if self.kernel == "attention_head":
             return 2 * self.rows * self.rows * self.n_in
+        if self.kernel == "attention_pool":
+            return 2 * self.rows * self.n_out
         return self.rows * self.n_out * self.n_in
 
 
@@ -101,6 +104,11 @@ def _classification(dims: Dimensions, plan: Plan, bits: Mapping[str, int]) -> It
     d, place = dims.d_model, 1 + dims.n_layers
     for rows in _blocks(dims, plan.blocks["pool_block"]):
         yield Call("layer_norm", place, "norms", rows, d)
-        yield Call("sum_rows", place, "head", rows, d)
-    yield Call("mean_pool", place, "head", 1, d)
-    yield Call("head", place, "head", 1, dims.n_classes, d, bits["head"])
+        if not dims.pools:
+            yield Call("sum_rows", place, "head", rows, d)
+    if not dims.pools:
+        yield Call("mean_pool", place, "head", 1, d)
+    for _ in dims.pools:
+        yield Call("attention_pool", place, "head", dims.n_tokens, d)
+    for n_classes in dims.pools or (dims.n_classes,):
+        yield Call("head", place, "head", 1, n_classes, d, bits["head"])

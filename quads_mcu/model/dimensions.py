@@ -13,7 +13,10 @@ CONV_KERNEL = 3
 
 @dataclass(frozen=True)
 class Dimensions:
-    """All sizes of one encoder with its head; stored in every checkpoint and packed model."""
+    """All sizes of one encoder with its head; stored in every checkpoint and packed model.
+
+    pools: the classes of each attention pool, one pool per slot; empty: one mean over time for all.
+    """
 
     n_mels: int
     n_frames: int
@@ -21,6 +24,12 @@ class Dimensions:
     n_heads: int
     n_layers: int
     n_classes: int
+    pools: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        # JSON has lists.
+        if isinstance(self.pools, list):
+            object.__setattr__(self, "pools", tuple(self.pools))
 
     @property
     def n_tokens(self) -> int:
@@ -57,6 +66,12 @@ class Dimensions:
             return f"d_model = {self.d_model} is not a multiple of n_heads = {self.n_heads}"
         if self.d_model % 8 or self.n_mels % 8 or self.d_head % 8:
             return "n_mels, d_model and d_model / n_heads must be multiples of 8"
+        if not isinstance(self.pools, tuple) or not all(
+            type(n) is int and n > 0 for n in self.pools
+        ):
+            return f"pools = {self.pools!r} are not numbers of classes"
+        if self.pools and sum(self.pools) != self.n_classes:
+            return f"pools of {sum(self.pools)} classes in all, n_classes = {self.n_classes}"
         return None
 
 

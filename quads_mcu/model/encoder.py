@@ -100,16 +100,48 @@ class Encoder(nn.Module):
         return site("norm", self.norm(x))
 
 
+class Head(nn.Linear):
+    """A pool over time and a linear layer (docs/arithmetic.md, section 7).
+
+    The pool is the mean, or for each slot softmax(query y / sqrt(d_model)) y with a learned query,
+    (n_slots, d_model), zero at first, which is the mean.
+    """
+
+    def __init__(self, dims: Dimensions) -> None:
+        super().__init__(dims.d_model, dims.n_classes)
+        self.pools = list(dims.pools)
+        if self.pools:
+            self.query = nn.Parameter(torch.zeros(len(self.pools), dims.d_model))
+
+    def forward(self, tokens: Tensor, site: Site = identity) -> Tensor:
+        """Map float32 (batch, n_tokens, d_model) to logits, (batch, n_classes)."""
+        if not self.pools:
+            return super().forward(site("pooled", tokens.mean(dim=1)))
+        query = site("head.query", self.query) * tokens.shape[-1] ** -0.5
+        shares = (query @ tokens.transpose(1, 2)).softmax(dim=-1)
+        pooled = site("pooled", shares @ tokens)
+        parts = zip(
+            pooled.unbind(1),
+            self.weight.split(self.pools),
+            self.bias.split(self.pools),
+            strict=True,
+        )
+        return torch.cat([F.linear(z, weight, bias) for z, weight, bias in parts], dim=1)
+
+
 class Student(nn.Module):
-    """An encoder, the mean over time and a linear intent head. A teacher is one, too."""
+    """An encoder and a head with its pool over time. A teacher is one, too."""
 
     def __init__(self, dims: Dimensions) -> None:
         super().__init__()
         self.dims = dims
         self.encoder = Encoder(dims)
-        self.head = nn.Linear(dims.d_model, dims.n_classes)
+        self.head = Head(dims)
 
     def forward(self, mel: Tensor, site: Site = identity) -> tuple[Tensor, Tensor]:
-        """Return pooled features z, float32 (batch, d_model), and logits, (batch, n_classes)."""
-        z = site("pooled", self.encoder(mel, site).mean(dim=1))
-        return z, self.head(z)
+        """Return features z (Eq. 1), the mean over time, and logits.
+
+        z: float32 (batch, d_model); logits: float32 (batch, n_classes).
+        """
+        tokens = self.encoder(mel, site)
+        return tokens.mean(dim=1), self.head(tokens, site)

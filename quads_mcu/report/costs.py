@@ -109,6 +109,8 @@ def forms(kernel: str, rows: int = 0) -> Iterable[list[str]]:
     if kernel == "attention_head":
         whole = list(_forms(ATTENTION_PAIRS, ATTENTION_TOKENS, ATTENTION_WIDTHS))
         return [*whole, *(form + ATTENTION_BLOCKS for form in whole)]
+    if kernel == "attention_pool":
+        return _forms(*([["1", name, f"{name}/4"], ["1", name]] for name in ("rows", "n_out")))
     if kernel == "frontend":
         return iter([["1", "n_out", "rows", "rows*n_out"]])
     if kernel == "head" or rows:

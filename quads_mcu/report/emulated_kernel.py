@@ -46,6 +46,7 @@ FUNCTIONS = (
     "quads_layer_norm",
     "quads_sum_rows",
     "quads_mean_pool",
+    "quads_attention_pool",
 )
 
 

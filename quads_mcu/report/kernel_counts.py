@@ -11,7 +11,7 @@ from quads_mcu.console import Progress
 from quads_mcu.device import boards, build
 from quads_mcu.device.boards import Board
 from quads_mcu.export.blank import blank
-from quads_mcu.export.kernels import Kernels, kernels
+from quads_mcu.export.kernels import Kernels, attention_pool_bytes, kernels
 from quads_mcu.export.work import Call
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.report import costs, emulated_kernel, profile
@@ -127,6 +127,7 @@ def _groups() -> Iterator[list[Call]]:
         for t in FIT_TOKENS
         for d_model, d_head in FIT_HEADS
     ]
+    yield [Call("attention_pool", 0, "", t, d) for t in FIT_TOKENS for d in FIT_WIDTHS]
     for kernel in ("layer_norm", "sum_rows"):
         yield [Call(kernel, 0, "", rows, d) for rows in (1, 2, 7, 32, 50) for d in FIT_WIDTHS]
     for kernel in ("gelu_s8", "gelu_positions_s16", "mean_pool"):
@@ -153,11 +154,16 @@ def _harness_call(call: Call, chosen: Kernels, rng: np.random.Generator) -> emul
         case "head":
             w, work = _linear(call, chosen, rng), workspace(chosen.head_bytes(k))
             pooled = rng.integers(-8191, 8192, k).astype(np.int16)
-            arguments = (pooled, w, np.zeros(n, np.int32), work)
+            arguments = (pooled, w, 0, n, np.zeros(n, np.int32), work)
         case "attention_head":
             work = workspace(chosen.attention_bytes(rows, k, n))
             score = round(96 / 16 / (40**2 * k**0.5) * 2**32 / 16)
             arguments = (int8(rows, n), n, int8(rows, k), int8(rows, k), rows, k, score, 8192, work)
+        case "attention_pool":
+            work = workspace(attention_pool_bytes(rows))
+            score = round(96 / 16 / (40**2 * n**0.5) * 2**32 / 16)
+            pooled = np.zeros(n, np.int16)
+            arguments = (int8(n), int8(rows, n), rows, n, score, 1 << 17, pooled, work)
         case "layer_norm":
             norm = emulated_kernel.norm(
                 rng.integers(-4000, 4000, n).astype(np.int16),

@@ -43,7 +43,8 @@ def names(dims: Dimensions) -> tuple[str, ...]:
 
 def rows(name: str, values: NDArray[Any], dims: Dimensions) -> Values:
     """Return a point's values as float64 (rows, channels), whatever dimensions of 1 they had."""
-    count = {"conv1": dims.n_frames, "pooled": 1, "logits": 1}.get(name, dims.n_tokens)
+    pooled = max(1, len(dims.pools))
+    count = {"conv1": dims.n_frames, "pooled": pooled, "logits": 1}.get(name, dims.n_tokens)
     return values.astype(np.float64).reshape(count, -1)
 
 

@@ -10,7 +10,7 @@ to them in the forward pass with straight-through gradients. The sites, in order
     layers.N.attention                  softmax(query key) value, int8
     layers.N.feed_forward_norm          int8
     layers.N.feed_forward_1, .gelu      before and after GELU; int8
-    norm, pooled                        int8, 14 bits
+    norm, head.query, pooled            int8, int8 (of attention pools only), 14 bits
 """
 
 from __future__ import annotations

@@ -6,12 +6,14 @@ whose values every runtime can show; `quads_mcu.tflite.points` lists them.
 
 from __future__ import annotations
 
+import itertools
 import math
 import warnings
 from pathlib import Path
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from quads_mcu.errors import TrainingError
@@ -88,9 +90,28 @@ class StaticStudent(nn.Module):
             assert isinstance(layer, EncoderLayer)
             x = self._layer(layer, x, f"layers.{index}.", points)
         points["norm"] = encoder.norm(x)
-        points["pooled"] = points["norm"].mean(dim=1)
-        points[OUTPUT] = self.head(points["pooled"])
+        points["pooled"] = self._pooled(points["norm"])
+        points[OUTPUT] = self._logits(points["pooled"])
         return points
+
+    def _pooled(self, tokens: Tensor) -> Tensor:
+        """(1, n_tokens, d_model) -> the mean, (1, d_model), or (1, n_slots, d_model)."""
+        if not self.dims.pools:
+            return tokens.mean(dim=1)
+        query = (self.head.query * self.dims.d_model**-0.5)[None]
+        return (query @ tokens.transpose(1, 2)).softmax(dim=-1) @ tokens
+
+    def _logits(self, pooled: Tensor) -> Tensor:
+        """Every pool through the whole head, of which each slot keeps its own answers."""
+        each = F.linear(pooled, self.head.weight, self.head.bias)
+        if not self.dims.pools:
+            return each
+        ends = itertools.accumulate(self.dims.pools, initial=0)
+        parts = [
+            each[:, slot : slot + 1, first:last].reshape(1, last - first)
+            for slot, (first, last) in enumerate(itertools.pairwise(ends))
+        ]
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def _layer(
         self, layer: EncoderLayer, x: Tensor, prefix: str, points: dict[str, Tensor]

@@ -7,7 +7,8 @@ everything they depend on.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import copy
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
 from quads_mcu.model import dimensions, whisper, whisper_files
 from quads_mcu.model.dimensions import Dimensions
-from quads_mcu.model.encoder import Student
+from quads_mcu.model.encoder import Head, Student
 from quads_mcu.paths import cache_dir
 from quads_mcu.slots import sizes
 from quads_mcu.training import accelerator, checkpoint, losses
@@ -30,9 +31,13 @@ from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, di
 from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
 
 # Part of the cache's key: raised when what is kept changes.
-_VERSION = 2
+_VERSION = 3
 _HEAD_RATE = 3e-3
 _HEAD_BATCH = 64
+# Of fine-tuning: the head's rate against the encoder's.
+_HEAD_FACTOR = 10.0
+# Most values, of half precision, that are held to train a head with attention pools.
+_HEAD_VALUES = 1 << 29
 _WEIGHT_DECAY = 0.01
 _BATCH = 16
 
@@ -50,6 +55,8 @@ def outputs(
     where = config.teacher.weights
     found = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
     dims = found.dimensions(n_frames, sum(sizes(corpus.slots)))
+    if config.student.pooling == "attention":
+        dims = replace(dims, pools=tuple(sizes(corpus.slots)))
     weights = digest(*(part for item in sorted(found.tensors.items()) for part in item))
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
@@ -101,42 +108,39 @@ def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: in
     return teacher
 
 
-def _device(teacher: Student) -> torch.device:
-    return teacher.encoder.positions.device
-
-
 def _compute(
     teacher: Student, config: Config, corpus: Corpus, progress: Progress
 ) -> TeacherOutputs:
     dims, train, valid = teacher.dims, corpus.train, corpus.valid
     mel = clean_features(train.pcm, dims.n_mels, dims.n_frames, progress)
     valid_mel = clean_features(valid.pcm, dims.n_mels, dims.n_frames, progress)
-    features = _pooled(teacher, mel, progress)
     settings = config.teacher
     slots = sizes(corpus.slots)
-    known = train.answers[:, 0] != losses.NO_ANSWER
+    rows = np.flatnonzero(train.answers[:, 0] != losses.NO_ANSWER)
+    if dims.pools:
+        most = _HEAD_VALUES // (dims.n_tokens * dims.d_model)
+        rows = np.sort(np.random.default_rng(config.project.seed).permutation(rows)[:most])
+        seen = _tokens(teacher, mel[rows], progress)
+    else:
+        seen = _features(teacher, mel[rows], progress)[:, None]
     train_head(
-        teacher, features[torch.from_numpy(known)], train.answers[known], slots,
-        settings.head_epochs, config.project.seed,
-    )  # fmt: skip
+        teacher.head, seen, train.answers[rows], slots, settings.head_epochs, config.project.seed
+    )
+    del seen
     if settings.fine_tune_epochs:
         batches = AugmentedBatches(
             train, config, corpus.noises, dims.n_mels, dims.n_frames, config.project.seed
         )
         _fine_tune(teacher, batches, train.answers, slots, config, progress)
-        features = _pooled(teacher, mel, progress)
-    with torch.inference_mode():
-        teacher.head.cpu()
-        valid_logits = teacher.head(_pooled(teacher, valid_mel, progress))
-        logits = teacher.head(features).numpy()
+    _, valid_logits = _outputs(teacher, valid_mel, progress)
     accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
-    if settings.projection == "pooling":
-        width = dimensions.PRESETS[config.student.preset].d_model
-        features = _pooled(teacher, mel, progress, lambda x: dilated_pooling(x, width))
+    width = dimensions.PRESETS[config.student.preset].d_model
+    narrowed = (lambda x: dilated_pooling(x, width)) if settings.projection == "pooling" else None
+    features, logits = _outputs(teacher, mel, progress, narrowed)
     state = {name: tensor.cpu().numpy() for name, tensor in teacher.state_dict().items()}
     tuned = _without("encoder.", state) if settings.fine_tune_epochs else None
     head = {name: value for name, value in state.items() if name.startswith("head.")}
-    return TeacherOutputs(features.numpy(), logits, accuracy, head, tuned)
+    return TeacherOutputs(features.numpy(), logits.numpy(), accuracy, head, tuned)
 
 
 def _without(prefix: str, state: whisper.Weights) -> whisper.Weights:
@@ -169,54 +173,92 @@ def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
     return pooled.view(*tokens.shape[:-1], width)
 
 
-def _pooled(
+def _batches(teacher: Student, mel: Mel, progress: Progress) -> Iterator[Tensor]:
+    """Yield the encoder's tokens, float32 (batch, n_tokens, d_model)."""
+    device = teacher.encoder.positions.device
+    for at in range(0, len(mel), _BATCH):
+        with accelerator.mixed_precision(device):
+            tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]).to(device))
+        yield tokens.float()
+        progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
+
+
+@torch.inference_mode()
+def _tokens(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
+    """Return all tokens, float16 (N, n_tokens, d_model)."""
+    dims = teacher.dims
+    found = torch.empty(len(mel), dims.n_tokens, dims.d_model, dtype=torch.float16)
+    for at, tokens in enumerate(_batches(teacher, mel, progress)):
+        found[at * _BATCH : (at + 1) * _BATCH] = tokens.cpu()
+    return found.clone()
+
+
+@torch.inference_mode()
+def _features(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
+    """Return features averaged over time, float32 (N, d_model)."""
+    return torch.cat([tokens.mean(1).cpu() for tokens in _batches(teacher, mel, progress)]).clone()
+
+
+@torch.inference_mode()
+def _outputs(
     teacher: Student,
     mel: Mel,
     progress: Progress,
-    narrowed: Callable[[Tensor], Tensor] = lambda tokens: tokens,
-) -> Tensor:
-    """Return features, narrowed and averaged over time, float32 (N, width)."""
-    parts = []
-    with torch.inference_mode():
-        for at in range(0, len(mel), _BATCH):
-            with accelerator.mixed_precision(_device(teacher)):
-                tokens = teacher.encoder(real_mel(mel[at : at + _BATCH]).to(_device(teacher)))
-            tokens = tokens.float().cpu()
-            parts.append(narrowed(tokens).mean(dim=1))
-            progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
-    return torch.cat(parts).clone()
+    narrowed: Callable[[Tensor], Tensor] | None = None,
+) -> tuple[Tensor, Tensor]:
+    """Return features, narrowed and averaged over time, (N, width), and logits, (N, n_classes)."""
+    features, logits = [], []
+    for tokens in _batches(teacher, mel, progress):
+        logits.append(teacher.head(tokens).cpu())
+        features.append((narrowed(tokens) if narrowed else tokens).mean(dim=1).cpu())
+    return torch.cat(features), torch.cat(logits)
 
 
 def train_head(
-    teacher: Student,
-    features: Tensor,
+    head: Head,
+    tokens: Tensor,
     answers: NDArray[np.int64],
     slots: list[int],
     epochs: int,
     seed: int,
 ) -> None:
-    """Train the head on fixed features, float32 (N, d_model), with answers int64 (N, n_slots).
+    """Train a head on fixed tokens, (N, n_tokens, d_model), with answers int64 (N, n_slots).
 
     The features are normalized for training; the head that stays takes them as they are.
     """
     targets = torch.from_numpy(answers)
-    mean, deviation = features.mean(0), features.std(0).clamp_min(1e-4)
-    normal = (features - mean) / deviation
-    head = torch.nn.Linear(features.shape[1], teacher.dims.n_classes)
-    torch.nn.init.zeros_(head.weight)
-    torch.nn.init.zeros_(head.bias)
-    optimizer = torch.optim.AdamW(head.parameters(), lr=_HEAD_RATE, weight_decay=_WEIGHT_DECAY)
+    mean, deviation = _spread(tokens)
+    for parameter in head.parameters():
+        torch.nn.init.zeros_(parameter)
+    normal = copy.deepcopy(head).cpu()
+    optimizer = torch.optim.AdamW(normal.parameters(), lr=_HEAD_RATE, weight_decay=_WEIGHT_DECAY)
     rng = np.random.default_rng(seed)
     for _ in range(epochs):
         for rows in np.array_split(rng.permutation(len(answers)), -(-len(answers) // _HEAD_BATCH)):
-            loss = losses.cross_entropy(head(normal[rows]), targets[rows], slots)
+            loss = losses.cross_entropy(
+                normal((tokens[rows].float() - mean) / deviation), targets[rows], slots
+            )
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
     with torch.no_grad():
-        weight = head.weight / deviation
-        teacher.head.weight.copy_(weight)
-        teacher.head.bias.copy_(head.bias - weight @ mean)
+        weight = normal.weight / deviation
+        head.weight.copy_(weight)
+        head.bias.copy_(normal.bias - weight @ mean)
+        if head.pools:
+            head.query.copy_(normal.query / deviation)
+
+
+def _spread(tokens: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of every feature, (d_model,)."""
+    count, total, squares = 0, 0.0, 0.0
+    for part in torch.split(tokens, _HEAD_BATCH):
+        values = part.flatten(0, 1).double()
+        count += len(values)
+        total, squares = total + values.sum(0), squares + values.square().sum(0)
+    mean = total / count
+    variance = (squares / count - mean.square()).clamp_min(0) * count / max(1, count - 1)
+    return mean.float(), variance.sqrt().float().clamp_min(1e-4)
 
 
 def _fine_tune(
@@ -228,16 +270,21 @@ def _fine_tune(
     progress: Progress,
 ) -> None:
     rate, epochs = config.teacher.fine_tune_lr, config.teacher.fine_tune_epochs
-    optimizer = torch.optim.AdamW(teacher.parameters(), weight_decay=_WEIGHT_DECAY)
+    device = teacher.encoder.positions.device
+    groups = [
+        {"params": list(teacher.encoder.parameters()), "peak": rate},
+        {"params": list(teacher.head.parameters()), "peak": _HEAD_FACTOR * rate},
+    ]
+    optimizer = torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
     total = epochs * len(batches)
     step = 0
     for epoch in range(epochs):
         # Negative numbers would not seed a generator: count on from far above the student's.
         for rows, mel in batches((1 << 20) + epoch):
             for group in optimizer.param_groups:
-                group["lr"] = rate * _triangle(step / total)
-            with accelerator.mixed_precision(_device(teacher)):
-                logits = teacher(real_mel(mel).to(_device(teacher)))[1]
+                group["lr"] = group["peak"] * _triangle(step / total)
+            with accelerator.mixed_precision(device):
+                logits = teacher(real_mel(mel).to(device))[1]
             truth = torch.from_numpy(answers[rows])
             loss = losses.cross_entropy(logits.float().cpu(), truth, slots)
             if not torch.isfinite(loss):
@@ -273,7 +320,9 @@ def _read(path: Path) -> TeacherOutputs:
     try:
         features, logits = tensors["features"].numpy(), tensors["logits"].numpy()
         state = {name: t.numpy() for name, t in checkpoint.part(tensors, "student.").items()}
-        head = {name: state.pop(name) for name in ("head.weight", "head.bias")}
+        head = {name: state.pop(name) for name in list(state) if name.startswith("head.")}
+        if not {"head.weight", "head.bias"} <= set(head):
+            raise KeyError("head")
         tuned = _without("encoder.", state) or None
         return TeacherOutputs(features, logits, float(scalars["valid_accuracy"]), head, tuned)
     except (KeyError, TypeError, ValueError):

@@ -83,12 +83,15 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
 def load_problem(config: Config, progress: Progress) -> Problem:
     """Load the data, run the teacher if there is one, and set up the student's start."""
     corpus = data.load(config, progress)
+    sizes = slots.sizes(corpus.slots)
     dims = dimensions.dimensions(
         config.student.preset,
         n_mels=config.audio.n_mels,
         window_s=config.audio.window_s,
-        n_classes=max(2, sum(slots.sizes(corpus.slots))),
+        n_classes=max(2, sum(sizes)),
     )
+    if config.student.pooling == "attention" and sum(sizes) == dims.n_classes:
+        dims = replace(dims, pools=tuple(sizes))
     batches = data.AugmentedBatches(
         corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames, _student_seed(config)
     )

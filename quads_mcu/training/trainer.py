@@ -244,7 +244,7 @@ class Trainer:
             with accelerator.mixed_precision(self.device):
                 tokens = self.student.encoder(mel)
                 z = tokens.mean(dim=1)
-                logits = self.student.head(z)
+                logits = self.student.head(tokens)
             tokens, z, logits = tokens.float(), z.float(), logits.float()
         else:
             z, logits = self._quantized(mel)

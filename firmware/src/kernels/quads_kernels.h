@@ -28,8 +28,10 @@ void quads_linear_s8(const int8_t *x, size_t x_stride, size_t rows, const quads_
 void quads_linear_add_s16(const int8_t *x, size_t rows, const quads_linear_t *w, int16_t *residual,
                           void *workspace);
 
-/* logits = pooled w + bias (section 7). pooled: int16 [n_in]; logits: int32 [n_out] */
-void quads_head(const int16_t *pooled, const quads_linear_t *w, int32_t *logits, void *workspace);
+/* logits = pooled w + bias for the outputs first_out .. first_out + n_out - 1 (section 7).
+ * pooled: int16 [n_in]; logits: int32 [n_out] */
+void quads_head(const int16_t *pooled, const quads_linear_t *w, size_t first_out, size_t n_out,
+                int32_t *logits, void *workspace);
 
 /* softmax(query key') value of one head for all tokens (section 6); each output takes its query's
  * place. d_head is a multiple of 8.
@@ -58,6 +60,12 @@ void quads_sum_rows(const int8_t *y, size_t rows, size_t d_model, int32_t *sums)
  * [d_model] */
 void quads_mean_pool(const int32_t *sums, size_t d_model, int32_t multiplier, int16_t *pooled);
 
+/* pooled = softmax(query x') x (section 7). d_model is a multiple of 8.
+ * query: int8 [d_model]; x: int8 [n_tokens][d_model]; pooled: int16 [d_model] */
+void quads_attention_pool(const int8_t *query, const int8_t *x, size_t n_tokens, size_t d_model,
+                          int32_t score_multiplier, int32_t value_multiplier, int16_t *pooled,
+                          void *workspace);
+
 /* --- sizes in bytes; all of a variant in its quads_kernel_sizes.c --- */
 
 /* The packed indices of a matrix (section 9). */
@@ -68,5 +76,10 @@ size_t quads_linear_bytes(size_t rows, size_t n_in);
 
 size_t quads_head_bytes(size_t n_in);
 size_t quads_attention_bytes(size_t n_tokens, size_t d_head, size_t d_model);
+
+/* Scores, padded to 8 bytes, and exponentials of one query, for every variant. */
+static inline size_t quads_attention_pool_bytes(size_t n_tokens) {
+  return (n_tokens + 1) / 2 * 8 + 2 * n_tokens;
+}
 
 #endif

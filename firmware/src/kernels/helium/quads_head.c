@@ -10,17 +10,21 @@ static int32_t dot(const int8_t *tile, const int16_t *pooled, size_t n_in, int32
   return sum; /* |pooled| <= 8191; bounded at export */
 }
 
-void quads_head(const int16_t *pooled, const quads_linear_t *w, int32_t *logits, void *workspace) {
+/* Tiles begin at multiples of QUADS_TILE_CHANNELS: the first one may begin before first_out. */
+void quads_head(const int16_t *pooled, const quads_linear_t *w, size_t first_out, size_t n_out,
+                int32_t *logits, void *workspace) {
   const quads_linear_work_t work = quads_linear_work(workspace);
   const size_t padded = quads_padded(w->n_in);
 
   quads_pair_table(w, work.pairs);
-  for (size_t n = 0; n < w->n_out; n += QUADS_TILE_CHANNELS) {
-    const size_t channels = quads_min(w->n_out - n, QUADS_TILE_CHANNELS);
-    quads_decode_tile(w, n, work.pairs, work.tile);
-    for (size_t c = 0; c < channels; c++) {
+  for (size_t done = 0; done < n_out;) {
+    const size_t skipped = (first_out + done) % QUADS_TILE_CHANNELS;
+    const size_t tile_out = first_out + done - skipped;
+    const size_t end = quads_min(n_out - done + skipped, QUADS_TILE_CHANNELS);
+    quads_decode_tile(w, tile_out, work.pairs, work.tile);
+    for (size_t c = skipped; c < end; c++) {
       const int8_t *const tile = work.tile + c / 2 * 2 * padded + c % 2 * QUADS_BLOCK;
-      logits[n + c] = dot(tile, pooled, w->n_in, w->bias[n + c]);
+      logits[done++] = dot(tile, pooled, w->n_in, w->bias[tile_out + c]);
     }
   }
 }

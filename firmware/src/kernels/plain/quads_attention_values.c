@@ -3,9 +3,7 @@
 
 void quads_attention_values(const int16_t *exps, uint32_t sum, const int8_t *value, size_t n_tokens,
                             size_t d_head, int32_t multiplier, int8_t *out) {
-  const uint32_t n = 32 - quads_bit_length(sum);
-  const uint32_t reciprocal = UINT32_MAX / ((sum << n) >> 16); /* 2^16 <= r < 2^17 */
-  const int32_t m = (int32_t)(((uint64_t)(uint32_t)multiplier * reciprocal) >> (28 - n));
+  const int32_t m = quads_softmax_multiplier(sum, multiplier);
 
   for (size_t i = 0; i < d_head; i += 8) { /* d_head is a multiple of 8 */
     const int8_t *v = value + i;

@@ -8,6 +8,7 @@
 #define QUADS_PLAIN_H
 
 #include "kernels/quads_kernels.h"
+#include "quads_math.h"
 
 #define QUADS_TILE_ROWS 4
 
@@ -42,6 +43,20 @@ void quads_attention_scores(const int8_t *query, const int8_t *key, size_t n_tok
  * scores: int32 [n_tokens]; exps: int16 [n_tokens] */
 uint32_t quads_softmax_exps(const int32_t *scores, size_t n_tokens, int32_t multiplier,
                             int16_t *exps);
+
+/* The multiplier that stands for value_multiplier / 2^12 / sum (section 6). */
+static inline int32_t quads_softmax_multiplier(uint32_t sum, int32_t value_multiplier) {
+  const uint32_t n = 32 - quads_bit_length(sum);
+  const uint32_t reciprocal = UINT32_MAX / ((sum << n) >> 16); /* 2^16 <= r < 2^17 */
+  return (int32_t)(((uint64_t)(uint32_t)value_multiplier * reciprocal) >> (28 - n));
+}
+
+/* The range of the head's input (section 7). */
+static inline int16_t quads_sat_pooled(int32_t a) {
+  return (int16_t)(a < -QUADS_POOLED_MAX  ? -QUADS_POOLED_MAX
+                   : a > QUADS_POOLED_MAX ? QUADS_POOLED_MAX
+                                          : a);
+}
 
 /* out = sat8(RQ(exps value, multiplier / sum)) (section 6).
  * exps: int16 [n_tokens]; value: int8 [n_tokens][d_head]; out: int8 [d_head] */
