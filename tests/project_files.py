@@ -16,12 +16,15 @@ from c_build import require_tool
 from firmware_build import DIMS, model
 
 from quads_mcu import config
+from quads_mcu.audio.frontend import features
 from quads_mcu.config import ListenSection
 from quads_mcu.device import boards
+from quads_mcu.device.client import Client
 from quads_mcu.export import project as exports
 from quads_mcu.export.listener import Heard
 from quads_mcu.export.projects import FORMATS
 from quads_mcu.export.projects.project import Files, Project
+from quads_mcu.export.reference import Reference
 from quads_mcu.model_format import PackedModel
 
 # The window is short: little beside the speech itself shall be in it.
@@ -67,6 +70,19 @@ def clips() -> list[np.ndarray]:
         rng.normal(0, 8000, 4321).clip(-32768, 32767).astype(np.int16),
         rng.normal(0, 1000, whole + 777).astype(np.int16),
     ]
+
+
+def accepted_of_the_references(client: Client, packed: PackedModel) -> int:
+    """Check features and logits of every clip against the reference; return how many it accepts."""
+    reference, accepted = Reference(packed), 0
+    for pcm in clips():
+        client.send_pcm(pcm)
+        mel = features(pcm, DIMS.n_mels, DIMS.n_frames, packed.frontend)
+        np.testing.assert_array_equal(client.features(), mel)
+        found = client.infer()
+        np.testing.assert_array_equal(found.logits, reference.logits(mel[None])[0])
+        accepted += not found.rejected
+    return accepted
 
 
 def utterances() -> np.ndarray:

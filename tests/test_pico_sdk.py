@@ -16,6 +16,7 @@ from firmware_build import DIMS
 from project_files import (
     LISTEN,
     WARNINGS,
+    accepted_of_the_references,
     clips,
     cmake,
     exported_model,
@@ -130,22 +131,15 @@ def test_project(board_name: str) -> None:
 def test_the_image_computes_what_the_reference_does(emulator: Path, images: Path) -> None:
     packed = exported_model("rp2040")
     assert packed.frontend == "fixed"
-    reference = Reference(packed)
     command = [require_tool("node"), "rp2040.cjs", str(images / "quads_server.bin")]
     with Session(RP2040, command, emulator) as session, Link(session.url) as link:
         client = Client(link, timeout_s=20)
         hello = client.check(packed.model_hash)
         assert hello.board == "rp2040"
-        accepted = 0
-        for pcm in clips():
-            client.send_pcm(pcm)
-            mel = frontend.features(pcm, DIMS.n_mels, DIMS.n_frames, packed.frontend)
-            np.testing.assert_array_equal(client.features(), mel)
-            found = client.infer()
-            np.testing.assert_array_equal(found.logits, reference.logits(mel[None])[0])
-            assert found.unit == "nanoseconds" and found.work.sum() > 0
-            accepted += not found.rejected
+        accepted = accepted_of_the_references(client, packed)
         assert session.output().count("led toggled") == accepted > 0
+        found = client.infer()
+        assert found.unit == "nanoseconds" and found.work.sum() > 0
 
 
 def test_the_demo_hears_through_the_i2s_microphone(
