@@ -78,7 +78,7 @@ def initial_state(
     if Preset(dims.d_model, dims.n_heads, dims.n_layers) == whisper.preset:
         return whisper.state(dims.n_tokens)
     tensors = (part for item in sorted(whisper.tensors.items()) for part in item)
-    sizes = replace(dims, n_classes=2)
+    sizes = replace(dims, n_classes=2, pools=())
     key = digest(_VERSION, sizes, seed, problem.train.mel, *tensors)
     cached = cache_dir() / "narrow" / f"{key[:32]}.safetensors"
     if not cached.exists():

@@ -116,17 +116,9 @@ def _compute(
     valid_mel = clean_features(valid.pcm, dims.n_mels, dims.n_frames, progress)
     settings = config.teacher
     slots = sizes(corpus.slots)
-    rows = np.flatnonzero(train.answers[:, 0] != losses.NO_ANSWER)
-    if dims.pools:
-        most = _HEAD_VALUES // (dims.n_tokens * dims.d_model)
-        rows = np.sort(np.random.default_rng(config.project.seed).permutation(rows)[:most])
-        seen = _tokens(teacher, mel[rows], progress)
-    else:
-        seen = _features(teacher, mel[rows], progress)[:, None]
-    train_head(
-        teacher.head, seen, train.answers[rows], slots, settings.head_epochs, config.project.seed
+    fit_head(
+        teacher, mel, train.answers, slots, settings.head_epochs, config.project.seed, progress
     )
-    del seen
     if settings.fine_tune_epochs:
         batches = AugmentedBatches(
             train, config, corpus.noises, dims.n_mels, dims.n_frames, config.project.seed
@@ -171,6 +163,32 @@ def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
         )
     pooled = F.max_pool1d(tokens.flatten(0, -2), kernel_size=3, stride=2, dilation=dilation)
     return pooled.view(*tokens.shape[:-1], width)
+
+
+def fit_head(
+    student: Student,
+    mel: Mel,
+    answers: NDArray[np.int64],
+    slots: list[int],
+    epochs: int,
+    seed: int,
+    progress: Progress,
+) -> None:
+    """Train the head on what the encoder, as it is, gives for unvaried clips.
+
+    Args:
+        mel: int8 (N, n_frames, n_mels). answers: int64 (N, n_slots); unlabelled clips are left out.
+            For attention pools as many clips are taken as _HEAD_VALUES allows.
+    """
+    dims = student.dims
+    rows = np.flatnonzero(answers[:, 0] != losses.NO_ANSWER)
+    if dims.pools:
+        most = _HEAD_VALUES // (dims.n_tokens * dims.d_model)
+        rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
+        seen = _tokens(student, mel[rows], progress)
+    else:
+        seen = _features(student, mel[rows], progress)[:, None]
+    train_head(student.head, seen, answers[rows], slots, epochs, seed)
 
 
 def _batches(teacher: Student, mel: Mel, progress: Progress) -> Iterator[Tensor]:

@@ -17,10 +17,20 @@ from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.model import dimensions, whisper_files
+from quads_mcu.model.encoder import Student
 from quads_mcu.model.whisper import Weights, read_encoder
+from quads_mcu.paths import cache_dir
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
-from quads_mcu.training import data, evaluation, narrow, teacher, trainer
+from quads_mcu.training import (
+    accelerator,
+    checkpoint,
+    data,
+    evaluation,
+    narrow,
+    teacher,
+    trainer,
+)
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
 
@@ -148,13 +158,36 @@ def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | 
         return None
     if where != "teacher":
         encoder = read_encoder(whisper_files.locate(where, config.resolve(where)))
-        return _of_student(narrow.initial_state(encoder, where, problem, seed, progress))
+        return _with_head(
+            config, problem, narrow.initial_state(encoder, where, problem, seed, progress), progress
+        )
     if problem.teacher is None:
         raise ConfigError('[student] init = "teacher" needs a teacher: set [teacher] weights')
     encoder = teacher.encoder(config, problem.teacher)
-    found = _of_student(narrow.initial_state(encoder, where, problem, seed, progress))
-    same_width = encoder.preset.d_model == problem.dims.d_model
-    return found | problem.teacher.head if same_width else found
+    found = narrow.initial_state(encoder, where, problem, seed, progress)
+    if encoder.preset.d_model == problem.dims.d_model:
+        return _of_student(found) | problem.teacher.head
+    return _with_head(config, problem, found, progress)
+
+
+def _with_head(config: Config, problem: Problem, encoder: Weights, progress: Progress) -> Weights:
+    """Add a head that is trained on what the encoder gives for the training clips; cached."""
+    epochs, seed = config.teacher.head_epochs, config.project.seed
+    train = problem.train
+    tensors = (part for item in sorted(encoder.items()) for part in item)
+    key = data.digest(problem.dims, epochs, seed, train.mel, train.answers, *tensors)
+    cached = cache_dir() / "heads" / f"{key[:32]}.safetensors"
+    if not cached.exists():
+        torch.manual_seed(seed)
+        student = Student(problem.dims)
+        student.encoder.load_state_dict(
+            {name: torch.from_numpy(value) for name, value in encoder.items()}
+        )
+        student.to(accelerator.choose(config.train.device))
+        teacher.fit_head(student, train.mel, train.answers, problem.sizes, epochs, seed, progress)
+        checkpoint.write(cached, checkpoint.prefixed("head.", student.head.state_dict()), {})
+    head = {name: tensor.numpy() for name, tensor in checkpoint.read(cached)[0].items()}
+    return _of_student(encoder) | head
 
 
 def _of_student(encoder: Weights) -> Weights:
