@@ -472,6 +472,59 @@ def test_a_student_starts_from_what_the_teacher_became(
         train.load_problem(dataclasses.replace(config, teacher=section), silent)
 
 
+@pytest.mark.parametrize("pooling", ["attention", "mean"])
+def test_a_student_that_was_cut_begins_with_a_head_of_its_own(
+    corpus: Path, pooling: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(dimensions.PRESETS, "d32x1", dimensions.Preset(32, 1, 1))
+    config = corpus_config(corpus)
+    config = dataclasses.replace(
+        config,
+        audio=dataclasses.replace(config.audio, n_mels=80),
+        student=project.StudentSection(preset="d32x1", init="teacher.npz", pooling=pooling),
+    )
+    problem = train.load_problem(config, silent)
+    assert problem.initial is not None
+    assert problem.dims.pools == ((3,) if pooling == "attention" else ())
+    student = Student(problem.dims)
+    student.load_state_dict({n: torch.from_numpy(v) for n, v in problem.initial.items()})
+    if pooling == "attention":
+        assert student.head.query.shape == (1, 32) and student.head.query.abs().max() > 0
+    with torch.no_grad():
+        found = student(real_mel(problem.train.mel))[1].argmax(1).numpy()
+    assert (found == problem.train.answers[:, 0]).mean() > 0.9
+
+    def never(*_: object) -> None:
+        raise AssertionError("the head is cached")
+
+    monkeypatch.setattr(teacher, "fit_head", never)
+    again = train.load_problem(config, silent)
+    assert again.fingerprint == problem.fingerprint
+
+
+def test_a_head_looks_at_as_many_clips_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:
+    dims = dataclasses.replace(DIMS, pools=(3,))
+    monkeypatch.setattr(teacher, "_HEAD_VALUES", 4 * dims.n_tokens * dims.d_model)
+    seen: list[int] = []
+    monkeypatch.setattr(teacher, "train_head", lambda head, tokens, *_: seen.append(len(tokens)))
+    mel = np.zeros((9, dims.n_frames, dims.n_mels), np.int8)
+    answers = np.array([[0]] * 6 + [[losses.NO_ANSWER]] * 3)
+    teacher.fit_head(Student(dims), mel, answers, [3], 1, 0, silent)
+    teacher.fit_head(Student(dims), mel[4:], answers[4:], [3], 1, 0, silent)
+    teacher.fit_head(Student(DIMS), mel, answers, [3], 1, 0, silent)
+    assert seen == [4, 2, 6]
+
+
+def test_attention_pools_start_as_the_mean() -> None:
+    torch.manual_seed(0)
+    pooled = Student(dataclasses.replace(DIMS, pools=(2, 1)))
+    plain = Student(DIMS)
+    plain.load_state_dict({n: t for n, t in pooled.state_dict().items() if n != "head.query"})
+    mel = torch.randn(4, DIMS.n_frames, DIMS.n_mels)
+    for one, other in zip(pooled(mel), plain(mel), strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
     config = corpus_config(corpus)
     config = dataclasses.replace(
