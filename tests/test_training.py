@@ -191,6 +191,24 @@ def test_fake_quantization_rounds_to_the_grid_and_passes_gradients() -> None:
     assert values.grad.tolist() == [0, 1, 1, 1, 1, 0]
 
 
+@pytest.mark.parametrize(
+    "grid", [Grid(0.037), Grid(1.3e-4, 0, -32768, 32767), Grid(0.02, -77), Grid(0.011, 127)]
+)
+def test_fake_quantization_is_torchs(grid: Grid) -> None:
+    torch.manual_seed(0)
+    values = torch.randn(4000) * 3
+    values[:9] = grid.scale * torch.tensor([0.0, 0.5, -0.5, 1.5, 126.5, 127.4, 127.5, -128.5, -129])
+    both = [values.clone().requires_grad_() for _ in range(2)]
+    found = grid.fake_quantize(both[0])
+    wanted = torch.fake_quantize_per_tensor_affine(
+        both[1], grid.scale, grid.zero_point, grid.low, grid.high
+    )
+    assert torch.equal(found, wanted)
+    for rounded in (found, wanted):
+        (rounded * torch.arange(4000)).sum().backward()
+    assert torch.equal(both[0].grad, both[1].grad)
+
+
 def test_calibration_covers_every_site_and_ties_the_scales() -> None:
     torch.manual_seed(0)
     student = Student(DIMS)

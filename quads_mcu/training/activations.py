@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -58,10 +59,24 @@ class Grid:
 
     def fake_quantize(self, values: Tensor) -> Tensor:
         """Round real values to the grid; the gradient passes where nothing saturates."""
-        rounded: Tensor = torch.fake_quantize_per_tensor_affine(
-            values, self.scale, self.zero_point, self.low, self.high
-        )
+        low, high = self.low - self.zero_point, self.high - self.zero_point
+        rounded: Tensor = _Round.apply(values, self.scale, low, high)  # type: ignore[no-untyped-call]
         return rounded
+
+
+class _Round(torch.autograd.Function):
+    """What torch.fake_quantize_per_tensor_affine computes, by operations that run vectorized."""
+
+    @staticmethod
+    def forward(ctx: Any, values: Tensor, scale: float, low: int, high: int) -> Tensor:
+        steps = (values * (1 / scale)).round_()
+        ctx.save_for_backward((steps >= low) & (steps <= high))
+        return steps.clamp_(low, high).mul_(scale)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        (passes,) = ctx.saved_tensors
+        return gradients[0] * passes, None, None, None
 
 
 Grids = Mapping[str, Grid]
