@@ -83,7 +83,7 @@ class Reference:
         if model.dims.pools:
             each = self._accumulate("head", model.head, pooled)
             parts = enumerate(segments(model.slots))
-            logits = np.concatenate([each[:, slot, part] for slot, part in parts], axis=1)
+            logits: Int = np.concatenate([each[:, slot, part] for slot, part in parts], axis=1)
         else:
             logits = self._accumulate("head", model.head, pooled)
         record("logits", logits)

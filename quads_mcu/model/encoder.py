@@ -120,12 +120,9 @@ class Head(nn.Linear):
         query = site("head.query", self.query) * tokens.shape[-1] ** -0.5
         shares = (query @ tokens.transpose(1, 2)).softmax(dim=-1)
         pooled = site("pooled", shares @ tokens)
-        parts = zip(
-            pooled.unbind(1),
-            self.weight.split(self.pools),
-            self.bias.split(self.pools),
-            strict=True,
-        )
+        weights = torch.split(self.weight, self.pools)
+        biases = torch.split(self.bias, self.pools)
+        parts = zip(pooled.unbind(1), weights, biases, strict=True)
         return torch.cat([F.linear(z, weight, bias) for z, weight, bias in parts], dim=1)
 
 

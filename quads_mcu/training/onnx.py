@@ -99,7 +99,8 @@ class StaticStudent(nn.Module):
         if not self.dims.pools:
             return tokens.mean(dim=1)
         query = (self.head.query * self.dims.d_model**-0.5)[None]
-        return (query @ tokens.transpose(1, 2)).softmax(dim=-1) @ tokens
+        shares: Tensor = (query @ tokens.transpose(1, 2)).softmax(dim=-1)
+        return shares @ tokens
 
     def _logits(self, pooled: Tensor) -> Tensor:
         """Every pool through the whole head, of which each slot keeps its own answers."""

@@ -269,10 +269,11 @@ def train_head(
 
 def _spread(tokens: Tensor) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of every feature, (d_model,)."""
-    count, total, squares = 0, 0.0, 0.0
+    count = tokens.shape[0] * tokens.shape[1]
+    total = torch.zeros(tokens.shape[2], dtype=torch.float64)
+    squares = torch.zeros_like(total)
     for part in torch.split(tokens, _HEAD_BATCH):
         values = part.flatten(0, 1).double()
-        count += len(values)
         total, squares = total + values.sum(0), squares + values.square().sum(0)
     mean = total / count
     variance = (squares / count - mean.square()).clamp_min(0) * count / max(1, count - 1)
