@@ -265,7 +265,7 @@ def test_parts_move_to_the_large_region_and_still_run(tmp_path: Path, board: str
     full = boards.load(board)
     require(full)
     first, ram, *_, large = (region.name for region in full.memory)
-    sizes = {first: 25_600, ram: 8192, large: 65536}
+    sizes = {first: 26_624, ram: 8192, large: 65536}
     found = build.build(shrunk(full, **sizes), source_dir(full.kernels), tmp_path)
     assert {usage.region: usage.contents for usage in found.regions} == {
         first: ("code", "constants"),

@@ -28,7 +28,7 @@ from quads_mcu.protocol import BY_NAME, Status
 HASH = "ab" * 32
 HELLO: dict[str, int | bytes] = {
     "protocol_version": 2,
-    "format_version": 2,
+    "format_version": 3,
     "model_hash": bytes.fromhex(HASH),
     "build_id": b"\1\2\3\4\5\6\7\x08",
     "board": b"fake".ljust(32, b"\0"),
