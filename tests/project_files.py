@@ -19,7 +19,7 @@ from quads_mcu import config
 from quads_mcu.audio.frontend import features
 from quads_mcu.config import ListenSection
 from quads_mcu.device import boards
-from quads_mcu.device.client import Client
+from quads_mcu.device.client import Client, Inference
 from quads_mcu.export import project as exports
 from quads_mcu.export.listener import Heard
 from quads_mcu.export.projects import FORMATS
@@ -72,17 +72,17 @@ def clips() -> list[np.ndarray]:
     ]
 
 
-def accepted_of_the_references(client: Client, packed: PackedModel) -> int:
-    """Check features and logits of every clip against the reference; return how many it accepts."""
-    reference, accepted = Reference(packed), 0
+def inferences_of_the_references(client: Client, packed: PackedModel) -> list[Inference]:
+    """Check features and logits of every clip against the reference; return the inferences."""
+    reference, inferences = Reference(packed), []
     for pcm in clips():
         client.send_pcm(pcm)
         mel = features(pcm, DIMS.n_mels, DIMS.n_frames, packed.frontend)
         np.testing.assert_array_equal(client.features(), mel)
         found = client.infer()
         np.testing.assert_array_equal(found.logits, reference.logits(mel[None])[0])
-        accepted += not found.rejected
-    return accepted
+        inferences.append(found)
+    return inferences
 
 
 def utterances() -> np.ndarray:

@@ -212,11 +212,11 @@ def _attention_pools(source: PackedSource) -> dict[str, Any]:
     dims, query = source.dims, source.grid("head.query").scale
     norm, pooled = source.grid("norm").scale, source.grid("pooled").scale
     queries = source.tensor("head.query", (len(dims.pools), dims.d_model))
-    # As score_multiplier of a layer, over the whole width.
-    score = query * norm * math.log2(math.e) * 64 / (math.sqrt(dims.d_model) * 16)
     return {
         "pool_query": _clip(queries / query, np.int8),
-        "pool_score_multiplier": _multiplier("scores of the attention pools", score),
+        "pool_score_multiplier": _score_multiplier(
+            "scores of the attention pools", query, norm, dims.d_model
+        ),
         "pool_multiplier": round(norm / pooled * _VALUE_ONE),
     }
 
@@ -242,12 +242,14 @@ def _layer(source: PackedSource, prefix: str) -> PackedLayer:
         "feed_forward_2": (grid["gelu"], residual),
     }
     linears = {name: _linear(source, prefix + name, *inputs[name]) for name in LAYER_LINEARS}
-    # score_multiplier / 2**32 * 16 = s_q s_k log2(e) 64 / sqrt(d_head)
-    score = grid["query"].scale * grid["key"].scale * math.log2(math.e) * 64
-    score /= math.sqrt(source.dims.d_head) * 16
     return PackedLayer(
         attention_norm=_norm(source, prefix + "attention_norm"),
-        score_multiplier=_multiplier(prefix + "attention scores", score),
+        score_multiplier=_score_multiplier(
+            prefix + "attention scores",
+            grid["query"].scale,
+            grid["key"].scale,
+            source.dims.d_head,
+        ),
         value_multiplier=round(grid["value"].scale / grid["attention"].scale * _VALUE_ONE),
         feed_forward_norm=_norm(source, prefix + "feed_forward_norm"),
         gelu=_gelu_int8(grid["feed_forward_1"].scale, grid["gelu"]),
@@ -319,6 +321,12 @@ def _row_scales(source: PackedSource, name: str, n: int) -> Real:
             f"{name}.scales: expected {n} positive scales, none for the head; {_RETRAIN}"
         )
     return rows
+
+
+def _score_multiplier(name: str, query_scale: float, key_scale: float, width: int) -> int:
+    """score_multiplier / 2**32 * 16 = s_q s_k log2(e) 64 / sqrt(width)"""
+    score = query_scale * key_scale * math.log2(math.e) * 64
+    return _multiplier(name, score / (math.sqrt(width) * 16))
 
 
 def _multiplier(name: str, factor: float) -> int:

@@ -94,13 +94,10 @@ class Reference:
         model = self.model
         if not model.dims.pools:
             return requantize(tokens.sum(axis=1) << 8, model.pool_multiplier)
-        values = tokens.astype(np.float64)
-        scores = (model.pool_query.astype(np.float64) @ values.swapaxes(1, 2)).astype(np.int64)
-        distance = scores.max(axis=-1, keepdims=True) - scores
-        e = self._exponentials(requantize(distance << 4, model.pool_score_multiplier))
-        weighted = (e.astype(np.float64) @ values).astype(np.int64)
-        multiplier = _reciprocal(e.sum(axis=-1, keepdims=True), model.pool_multiplier)
-        return requantize(weighted, multiplier)
+        query, values = model.pool_query.astype(np.float64), tokens.astype(np.float64)
+        return self._softmax(
+            query, values, values, model.pool_score_multiplier, model.pool_multiplier
+        )
 
     def _front(self, mel: Int, record: Trace) -> Int:
         model = self.model
@@ -176,15 +173,26 @@ class Reference:
         q = split("query", layer.query)
         k = split("key", layer.key)
         v = split("value", layer.value)
-        scores = (q @ k.swapaxes(-1, -2)).astype(np.int64)
-        distance = scores.max(axis=-1, keepdims=True) - scores
-        e = self._exponentials(requantize(distance << 4, layer.score_multiplier))
-        weighted = (e.astype(np.float64) @ v).astype(np.int64)
-        multiplier = _reciprocal(e.sum(axis=-1, keepdims=True), layer.value_multiplier)
-        out = saturate(requantize(weighted, multiplier), -128, 127)
+        out = self._softmax(q, k, v, layer.score_multiplier, layer.value_multiplier)
+        out = saturate(out, -128, 127)
         out = out.transpose(0, 2, 1, 3).reshape(batch, tokens, d)
         record(prefix + "attention", out)
         return out
+
+    def _softmax(
+        self,
+        q: NDArray[np.float64],
+        k: NDArray[np.float64],
+        v: NDArray[np.float64],
+        score_multiplier: int,
+        value_multiplier: int,
+    ) -> Int:
+        """softmax(q k') v (docs/arithmetic.md, section 6), not yet saturated."""
+        scores = (q @ k.swapaxes(-1, -2)).astype(np.int64)
+        distance = scores.max(axis=-1, keepdims=True) - scores
+        e = self._exponentials(requantize(distance << 4, score_multiplier))
+        weighted = (e.astype(np.float64) @ v).astype(np.int64)
+        return requantize(weighted, _reciprocal(e.sum(axis=-1, keepdims=True), value_multiplier))
 
     def _exponentials(self, z: Int) -> Int:
         fraction = z & ((1 << EXP_FRACTION_BITS) - 1)

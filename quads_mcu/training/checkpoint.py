@@ -6,15 +6,18 @@ Written atomically and read without pickle, so a killed run always finds its las
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from quads_mcu import atomic
 from quads_mcu.errors import TrainingError
+from quads_mcu.paths import cache_dir
 
 MAX_FILE_BYTES = 16 << 30
 _KEY = "quads"
@@ -54,6 +57,20 @@ def read(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     if not isinstance(scalars, dict):
         raise TrainingError(f"{path}: not written by quads-mcu; train again with --restart")
     return tensors, scalars
+
+
+def cached(
+    folder: str, key: str, compute: Callable[[], dict[str, NDArray[np.float32]]]
+) -> dict[str, NDArray[np.float32]]:
+    """Return what `compute` returns, from `folder` of the cache where it was kept under `key`.
+
+    Raises:
+        TrainingError, StorageError: as `read` and `write`.
+    """
+    path = cache_dir() / folder / f"{key[:32]}.safetensors"
+    if not path.exists():
+        write(path, {name: torch.from_numpy(array) for name, array in compute().items()}, {})
+    return {name: tensor.numpy() for name, tensor in read(path)[0].items()}
 
 
 def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:

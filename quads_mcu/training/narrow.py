@@ -29,7 +29,6 @@ from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions, Preset
 from quads_mcu.model.encoder import Encoder, EncoderLayer
 from quads_mcu.model.whisper import Weights, WhisperEncoder
-from quads_mcu.paths import cache_dir
 from quads_mcu.training import checkpoint
 from quads_mcu.training.data import digest
 from quads_mcu.training.problem import Mel, Problem, real_mel
@@ -80,11 +79,9 @@ def initial_state(
     tensors = (part for item in sorted(whisper.tensors.items()) for part in item)
     sizes = replace(dims, n_classes=2, pools=())
     key = digest(_VERSION, sizes, seed, problem.train.mel, *tensors)
-    cached = cache_dir() / "narrow" / f"{key[:32]}.safetensors"
-    if not cached.exists():
-        cut = narrowed(whisper, dims, problem.train.mel, seed, progress)
-        checkpoint.write(cached, {name: torch.from_numpy(cut[name]) for name in cut}, {})
-    return {name: tensor.numpy() for name, tensor in checkpoint.read(cached)[0].items()}
+    return checkpoint.cached(
+        "narrow", key, lambda: narrowed(whisper, dims, problem.train.mel, seed, progress)
+    )
 
 
 def narrowed(

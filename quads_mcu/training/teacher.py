@@ -43,20 +43,21 @@ _BATCH = 16
 
 
 def outputs(
-    config: Config, corpus: Corpus, n_frames: int, fingerprint: str, progress: Progress
+    config: Config, corpus: Corpus, student: Dimensions, fingerprint: str, progress: Progress
 ) -> TeacherOutputs:
     """Return what the teacher says about the training clips, from the cache where possible.
 
     Args:
+        student: its sizes; the teacher has its window and its pools.
         fingerprint: of the corpus.
     Raises:
         TrainingError: the weights cannot be used.
     """
     where = config.teacher.weights
     found = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
-    dims = found.dimensions(n_frames, sum(sizes(corpus.slots)))
-    if config.student.pooling == "attention":
-        dims = replace(dims, pools=tuple(sizes(corpus.slots)))
+    dims = replace(
+        found.dimensions(student.n_frames, sum(sizes(corpus.slots))), pools=student.pools
+    )
     weights = digest(*(part for item in sorted(found.tensors.items()) for part in item))
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
@@ -187,7 +188,7 @@ def fit_head(
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])
         seen = _tokens(student, mel[rows], progress)
     else:
-        seen = _features(student, mel[rows], progress)[:, None]
+        seen = _outputs(student, mel[rows], progress)[0].clone()[:, None]
     train_head(student.head, seen, answers[rows], slots, epochs, seed)
 
 
@@ -209,12 +210,6 @@ def _tokens(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
     for at, tokens in enumerate(_batches(teacher, mel, progress)):
         found[at * _BATCH : (at + 1) * _BATCH] = tokens.cpu()
     return found.clone()
-
-
-@torch.inference_mode()
-def _features(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
-    """Return features averaged over time, float32 (N, d_model)."""
-    return torch.cat([tokens.mean(1).cpu() for tokens in _batches(teacher, mel, progress)]).clone()
 
 
 @torch.inference_mode()

@@ -19,7 +19,6 @@ from quads_mcu.errors import ConfigError
 from quads_mcu.model import dimensions, whisper_files
 from quads_mcu.model.encoder import Student
 from quads_mcu.model.whisper import Weights, read_encoder
-from quads_mcu.paths import cache_dir
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import (
@@ -124,8 +123,7 @@ def _with_whisper(
     fingerprint = corpus.fingerprint()
     taught: TeacherOutputs | None = None
     if config.teacher.weights:
-        n_frames = problem.dims.n_frames
-        taught = teacher.outputs(config, corpus, n_frames, fingerprint, progress)
+        taught = teacher.outputs(config, corpus, problem.dims, fingerprint, progress)
         fingerprint = data.digest(fingerprint, taught.features, taught.logits)
     problem = replace(problem, teacher=taught)
     if config.train.token_share:
@@ -176,8 +174,8 @@ def _with_head(config: Config, problem: Problem, encoder: Weights, progress: Pro
     train = problem.train
     tensors = (part for item in sorted(encoder.items()) for part in item)
     key = data.digest(problem.dims, epochs, seed, train.mel, train.answers, *tensors)
-    cached = cache_dir() / "heads" / f"{key[:32]}.safetensors"
-    if not cached.exists():
+
+    def trained() -> Weights:
         torch.manual_seed(seed)
         student = Student(problem.dims)
         student.encoder.load_state_dict(
@@ -185,9 +183,10 @@ def _with_head(config: Config, problem: Problem, encoder: Weights, progress: Pro
         )
         student.to(accelerator.choose(config.train.device))
         teacher.fit_head(student, train.mel, train.answers, problem.sizes, epochs, seed, progress)
-        checkpoint.write(cached, checkpoint.prefixed("head.", student.head.state_dict()), {})
-    head = {name: tensor.numpy() for name, tensor in checkpoint.read(cached)[0].items()}
-    return _of_student(encoder) | head
+        head = student.head.state_dict()
+        return {f"head.{name}": tensor.cpu().numpy() for name, tensor in head.items()}
+
+    return _of_student(encoder) | checkpoint.cached("heads", key, trained)
 
 
 def _of_student(encoder: Weights) -> Weights:
