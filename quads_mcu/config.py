@@ -177,7 +177,7 @@ class TrainSection:
     )
     token_share: float = _setting(
         0.0,
-        "Share of the feature loss on each token of a teacher that hears the same variation.",
+        "Share of the feature loss on every token of a teacher that hears no noise.",
         low=0.0,
         high=1.0,
     )

@@ -51,6 +51,19 @@ def test_shape_and_type(n: int) -> None:
     np.testing.assert_array_equal(pcm, original)
 
 
+def test_a_pair_differs_by_the_noise_alone() -> None:
+    settings = AugmentSection(noise_probability=1, reverb_probability=0, snr_db=[9.0, 9.0])
+    pcm, augmenter = window(), Augmenter(settings, [noise(50_000)])
+    clean, noisy = augmenter.pair(pcm, rng(4))
+    np.testing.assert_array_equal(noisy, augmenter(pcm, rng(4)))
+    assert (clean == 0).sum() > 8000 > (noisy == 0).sum()
+    added = noisy.astype(float) - clean
+    spoken = np.abs(clean[clean != 0].astype(float))
+    louder = spoken[spoken >= np.median(spoken)]
+    ratio_db = 10 * np.log10((louder**2).mean() / (added**2).mean())
+    assert ratio_db == pytest.approx(9.0, abs=0.3)
+
+
 def test_a_seed_decides_everything() -> None:
     augmenter = Augmenter(AugmentSection(reverb_probability=1), [noise(5000), noise(9999)])
     first = [augmenter(window(), generator) for generator in (rng(1), rng(1), rng(2))]

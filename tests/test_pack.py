@@ -61,7 +61,7 @@ def train(folder: Path, dims: Dimensions, quantization: QuantizationSection) -> 
 
     def batches(epoch: int) -> Iterator[Batch]:
         for rows in np.arange(40).reshape(4, 10):
-            yield rows, data[rows]
+            yield Batch(rows, data[rows])
 
     slots = tuple(
         Slot(f"slot {place}", tuple(f"intent {index}" for index in range(size)))

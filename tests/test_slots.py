@@ -175,7 +175,7 @@ def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
     def batches(epoch: int) -> Iterator[Batch]:
         order = np.random.default_rng([5, epoch]).permutation(len(answers))
         for rows in order.reshape(9, 8):
-            yield rows, data.mel[rows]
+            yield Batch(rows, data.mel[rows])
 
     dims = Dimensions(8, 12, 16, 2, 1, 5)
     settings = TrainSection(

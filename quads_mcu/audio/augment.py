@@ -49,9 +49,13 @@ class Augmenter:
 
     def __call__(self, pcm: Pcm, rng: np.random.Generator) -> Pcm:
         """Return a variation of int16, (n_samples,) with the same shape."""
+        return self.pair(pcm, rng)[1]
+
+    def pair(self, pcm: Pcm, rng: np.random.Generator) -> tuple[Pcm, Pcm]:
+        """Return the variation that a call draws, without its noise and with it."""
         start, stop = _content(pcm)
         if start == stop:
-            return pcm.copy()
+            return pcm.copy(), pcm.copy()
         settings = self._settings
         speech = _change_speed(pcm[start:stop].astype(np.float32), settings.speed, rng)
         window = _place(speech, start, len(pcm), round(settings.shift_s * SAMPLE_RATE), rng)
@@ -59,11 +63,13 @@ class Augmenter:
             window = _cut_band(window, rng.uniform(*_NARROWBAND_HZ))
         if rng.random() < settings.reverb_probability:
             window = _reverberate(window, rng)
+        noisy = window
         if rng.random() < settings.noise_probability:
             noise = self._noises[int(rng.integers(len(self._noises)))]
             low_db, high_db = settings.snr_db
-            window = _mix(window, noise, rng.uniform(low_db, high_db), rng)
-        return to_int16(_gain(window, settings.gain_db, rng))
+            noisy = _mix(window, noise, rng.uniform(low_db, high_db), rng)
+        gain = _gain(noisy, settings.gain_db, rng)
+        return to_int16(window * gain), to_int16(noisy * gain)
 
 
 def add_noise(pcm: Pcm, noise: Pcm, snr_db: float, rng: np.random.Generator) -> Pcm:
@@ -193,12 +199,12 @@ def _mix(window: Samples, noise: Pcm, snr_db: float, rng: np.random.Generator) -
     return window + added * np.float32(np.sqrt(signal / disturbance * 10.0 ** (-snr_db / 10.0)))
 
 
-def _gain(window: Samples, largest_db: float, rng: np.random.Generator) -> Samples:
-    """Apply a gain of +- `largest_db`; amplification ends where the peak reaches full scale."""
+def _gain(window: Samples, largest_db: float, rng: np.random.Generator) -> np.float32:
+    """Draw a gain of +- `largest_db`; amplification ends where the peak reaches full scale."""
     factor = 10.0 ** (rng.uniform(-largest_db, largest_db) / 20.0)
     peak = float(np.abs(window).max())
     headroom = (FULL_SCALE - 1) / peak if peak else 1.0
-    return window * np.float32(min(factor, max(headroom, 1.0)))
+    return np.float32(min(factor, max(headroom, 1.0)))
 
 
 def _power(samples: Samples) -> float:

@@ -154,6 +154,7 @@ class AugmentedBatches:
         n_mels: 40 or 80.
         n_frames: frames of the window.
         seed: of order and variations.
+        heard_mels: mel bands of a teacher that listens ([train] token_share); 0 for none.
     """
 
     def __init__(
@@ -164,11 +165,13 @@ class AugmentedBatches:
         n_mels: int,
         n_frames: int,
         seed: int,
+        heard_mels: int = 0,
     ) -> None:
         self._pcm = utterances.pcm
         self._settings = config.augment
         self._augment = Augmenter(config.augment, noises)
-        self._shape = n_mels, n_frames
+        self._n_mels, self._n_frames = n_mels, n_frames
+        self._heard_mels = heard_mels
         self._batch_size = config.train.batch_size
         self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
@@ -191,7 +194,7 @@ class AugmentedBatches:
         return -(-size // self._batch_size)
 
     def __call__(self, epoch: int) -> Iterator[Batch]:
-        """Yield (int64 rows, int8 features (batch, n_frames, n_mels)) for a whole epoch."""
+        """Yield a whole epoch."""
         order = self._order(epoch)
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)
@@ -213,8 +216,12 @@ class AugmentedBatches:
 
     def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
         generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]
-        varied = [self._augment(self._pcm[r], g) for r, g in zip(rows, generators, strict=True)]
-        mel = features(np.stack(varied), *self._shape)
+        pairs = [self._augment.pair(self._pcm[r], g) for r, g in zip(rows, generators, strict=True)]
+        mel = features(np.stack([noisy for _, noisy in pairs]), self._n_mels, self._n_frames)
         masks = self._settings.time_masks, self._settings.frequency_masks
         masked = [spec_augment(m, g, *masks) for m, g in zip(mel, generators, strict=True)]
-        return rows, np.stack(masked)
+        heard: Mel | None = None
+        if self._heard_mels:
+            clean = np.stack([clean for clean, _ in pairs])
+            heard = features(clean, self._heard_mels, self._n_frames)
+        return Batch(rows, np.stack(masked), heard)

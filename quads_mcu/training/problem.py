@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -18,7 +19,19 @@ from quads_mcu.slots import Slot
 from quads_mcu.training.losses import NO_ANSWER
 
 Mel = NDArray[np.int8]
-Batch = tuple[NDArray[np.int64], Mel]
+
+
+class Batch(NamedTuple):
+    """One step's utterances.
+
+    rows: int64 (batch,), positions in the training split. mel: int8 (batch, n_frames, n_mels),
+    varied. heard: the same variation without noise and masks, in the teacher's mel bands; None
+    where no teacher listens ([train] token_share = 0).
+    """
+
+    rows: NDArray[np.int64]
+    mel: Mel
+    heard: Mel | None = None
 
 
 @dataclass(frozen=True)
@@ -49,10 +62,10 @@ class TeacherOutputs:
 class Problem:
     """One student to train.
 
-    batches: called with an epoch's number, yields (positions in `train`, augmented int8 features);
-    the same number always gives the same batches. n_batches: how many.
-    teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, n_mels) to
-    (N, n_tokens, width).
+    batches: called with an epoch's number, yields its batches; the same number always gives the
+    same. n_batches: how many.
+    teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, its mel
+    bands) to (N, n_tokens, width).
     initial: weights to start from, under the names of `Student`; what is missing is random.
     fingerprint: of everything above; a run is only resumed on an equal one.
     """

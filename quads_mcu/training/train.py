@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
 
 from quads_mcu import slots
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.model import dimensions, whisper_files
+from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.model.whisper import Weights, read_encoder
 from quads_mcu.run_dir import RunDir
@@ -101,9 +100,7 @@ def load_problem(config: Config, progress: Progress) -> Problem:
     )
     if config.student.pooling == "attention" and sum(sizes) == dims.n_classes:
         dims = replace(dims, pools=tuple(sizes))
-    batches = data.AugmentedBatches(
-        corpus.train, config, corpus.noises, dims.n_mels, dims.n_frames, _student_seed(config)
-    )
+    batches = _batches(config, corpus, dims)
 
     def split(part: data.Utterances) -> Split:
         mel = data.clean_features(part.pcm, dims.n_mels, dims.n_frames, progress)
@@ -127,26 +124,32 @@ def _with_whisper(
         fingerprint = data.digest(fingerprint, taught.features, taught.logits)
     problem = replace(problem, teacher=taught)
     if config.train.token_share:
-        problem = replace(problem, teacher_tokens=_teacher_tokens(config, problem))
+        problem = _with_tokens(config, problem, corpus)
     initial = _initial(config, problem, progress)
     if initial is not None:
         fingerprint = data.digest(fingerprint, *initial.values())
     return replace(problem, initial=initial, fingerprint=fingerprint)
 
 
-def _teacher_tokens(config: Config, problem: Problem) -> Callable[[Tensor], Tensor]:
+def _batches(
+    config: Config, corpus: data.Corpus, dims: Dimensions, heard_mels: int = 0
+) -> data.AugmentedBatches:
+    shape, seed = (dims.n_mels, dims.n_frames), _student_seed(config)
+    return data.AugmentedBatches(corpus.train, config, corpus.noises, *shape, seed, heard_mels)
+
+
+def _with_tokens(config: Config, problem: Problem, corpus: data.Corpus) -> Problem:
+    """Let the teacher listen along, each token of it."""
     if problem.teacher is None or config.teacher.projection != "linear":
         raise ConfigError(
             '[train] token_share needs a teacher ([teacher] weights) with projection = "linear"'
         )
     encoder = teacher.encoder(config, problem.teacher)
-    if encoder.n_mels != problem.dims.n_mels:
-        raise ConfigError(
-            f"[train] token_share: teacher and student hear the same features, but the teacher has "
-            f"{encoder.n_mels} mel bands, the student {problem.dims.n_mels}; set [audio] n_mels = "
-            f"{encoder.n_mels} or token_share = 0"
-        )
-    return teacher.tokens(encoder, problem.dims.n_frames, config.train.device)
+    return replace(
+        problem,
+        batches=_batches(config, corpus, problem.dims, encoder.n_mels),
+        teacher_tokens=teacher.tokens(encoder, problem.dims.n_frames, config.train.device),
+    )
 
 
 def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | None:

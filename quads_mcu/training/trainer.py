@@ -34,7 +34,7 @@ from quads_mcu.training.evaluation import (
     read_grids,
     read_student,
 )
-from quads_mcu.training.problem import Mel, Problem, real_mel
+from quads_mcu.training.problem import Batch, Mel, Problem, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
 
 CHECKPOINT = "checkpoint.safetensors"
@@ -199,8 +199,8 @@ class Trainer:
     def _calibration_mel(self) -> Mel:
         """Return augmented features of the first utterances of the last epoch's order."""
         parts: list[Mel] = []
-        for _, mel in self.problem.batches(len(self.epochs)):
-            parts.append(mel)
+        for batch in self.problem.batches(len(self.epochs)):
+            parts.append(batch.mel)
             if sum(map(len, parts)) >= _CALIBRATION_CLIPS:
                 break
         return np.concatenate(parts)[:_CALIBRATION_CLIPS]
@@ -211,10 +211,10 @@ class Trainer:
         steps = self.problem.n_batches
         total = 0.0
         self.student.train()
-        for step, (rows, mel) in enumerate(self.problem.batches(epoch.number)):
+        for step, batch in enumerate(self.problem.batches(epoch.number)):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
-            loss = self._loss(epoch, rows, self._mel(mel))
+            loss = self._loss(epoch, batch)
             value = float(loss.detach())
             if not math.isfinite(value):
                 raise TrainingError(
@@ -237,7 +237,8 @@ class Trainer:
             self.codebooks.reassign(self.student)
         return total / steps
 
-    def _loss(self, epoch: Epoch, rows: NDArray[np.int64], mel: Tensor) -> Tensor:
+    def _loss(self, epoch: Epoch, batch: Batch) -> Tensor:
+        rows, mel = batch.rows, self._mel(batch.mel)
         answers = self._tensor(self.problem.train.answers[rows])
         sizes = self.problem.sizes
         if epoch.distills:
@@ -262,8 +263,9 @@ class Trainer:
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         distance = F.l1_loss(self.projection(z), self._tensor(teacher.features[rows]))
-        if (share := self.settings.token_share) and self.problem.teacher_tokens is not None:
-            each = F.l1_loss(self.projection(tokens), self.problem.teacher_tokens(mel))
+        if self.problem.teacher_tokens is not None and batch.heard is not None:
+            told = self.problem.teacher_tokens(self._mel(batch.heard))
+            each, share = F.l1_loss(self.projection(tokens), told), self.settings.token_share
             distance = share * each + (1 - share) * distance
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
