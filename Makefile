@@ -22,8 +22,9 @@ setup:
 demo: setup
 	$(PY) -m quads_mcu.cli run --project $(PROJECT) --run $(RUN) --target $(BOARD)
 
+# Two processes of one thread each: a file's tests stay together, for they share what they build.
 test: lint
-	$(PY) -m pytest -q tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile tests
 
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests
