@@ -142,12 +142,12 @@ def test_an_epoch_holds_all_commands_and_its_share_of_unknown_speech() -> None:
     )
     batches = data.AugmentedBatches(utterances, config, [], 40, 20, 0)
     assert len(batches) == 4  # 12 + 4 utterances
-    epochs = [np.concatenate([batch.rows for batch in batches(epoch)]) for epoch in range(12)]
+    epochs = [np.concatenate([batch.rows for batch in batches(epoch, True)]) for epoch in range(12)]
     for rows in epochs:
         assert sorted(rows[rows < 12]) == list(range(12))
         assert len(set(rows)) == len(rows) == 16
     assert len(set(np.concatenate(epochs))) > 30
-    assert epochs[0].tolist() == np.concatenate([batch.rows for batch in batches(0)]).tolist()
+    assert epochs[0].tolist() == np.concatenate([batch.rows for batch in batches(0, True)]).tolist()
 
 
 @pytest.fixture(scope="module")

@@ -22,7 +22,7 @@ from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, StorageError, TrainingError
 from quads_mcu.model import codebook, dimensions, whisper
 from quads_mcu.model.dimensions import Dimensions
-from quads_mcu.model.encoder import Student
+from quads_mcu.model.encoder import Encoder, Student
 from quads_mcu.run_dir import RunDir
 from quads_mcu.slots import Slot
 from quads_mcu.training import (
@@ -86,7 +86,7 @@ class KilledError(Exception):
 def problem(stop_at: int | None = None, **changes: Any) -> Problem:
     data = split(48, 1)
 
-    def batches(epoch: int) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
         if epoch == stop_at:
             raise KilledError
         order = np.random.default_rng([5, epoch]).permutation(48)
@@ -331,11 +331,11 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
     task = problem()
     assert task.teacher is not None
 
-    def batches(epoch: int) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
         if epoch == 2:
             assert task.teacher is not None
             task.teacher.features[:] = np.nan
-        yield from task.batches(epoch)
+        yield from task.batches(epoch, distills)
 
     with pytest.raises(TrainingError, match=r"nan in epoch 3 \(distillation\), batch 1 of 6"):
         run(tmp_path, dataclasses.replace(task, batches=batches))
@@ -484,7 +484,9 @@ def test_a_student_starts_from_what_the_teacher_became(
     other = dataclasses.replace(config.train, seed=1)
     again = train.load_problem(dataclasses.replace(config, train=other), silent)
     assert again.fingerprint == problem.fingerprint
-    orders = [np.concatenate([batch.rows for batch in p.batches(0)]) for p in (problem, again)]
+    orders = [
+        np.concatenate([batch.rows for batch in p.batches(0, True)]) for p in (problem, again)
+    ]
     assert not np.array_equal(*orders)
     section = dataclasses.replace(config.teacher, weights="")
     with pytest.raises(ConfigError, match=r"needs a teacher: set \[teacher\] weights"):
@@ -561,7 +563,8 @@ def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
     # What it hears varies as the student's window does, but has neither noise nor masks.
     n_frames, pcm = problem.dims.n_frames, data.load(config, silent).train.pcm
     clean = data.clean_features(pcm, 80, n_frames, silent)
-    for batch in problem.batches(3):
+    assert all(batch.heard is None for batch in problem.batches(3, False))
+    for batch in problem.batches(3, True):
         np.testing.assert_array_equal(batch.heard, clean[batch.rows])
         assert (batch.mel != problem.train.mel[batch.rows]).mean() > 0.5
     whole = problem.teacher_tokens(real_mel(clean))
@@ -573,6 +576,54 @@ def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
     alone = dataclasses.replace(config, teacher=project.TeacherSection())
     with pytest.raises(ConfigError, match="token_share needs a teacher"):
         train.load_problem(alone, silent)
+    partly = dataclasses.replace(config.train, token_share=0.5, crop=True)
+    with pytest.raises(ConfigError, match=r"crop compares token by token, and token_share = 0.5"):
+        train.load_problem(dataclasses.replace(config, train=partly), silent)
+
+
+def test_cropped_windows_end_after_the_longest_utterance() -> None:
+    rng = np.random.default_rng(0)
+    n_frames, n_mels, samples = 300, 40, 48_000
+    ends = rng.integers(4_000, samples, 203)
+    pcm = rng.integers(-9_000, 9_000, (203, samples)).astype(np.int16)
+    pcm[np.arange(samples) >= ends[:, None]] = 0
+    no = np.zeros(203, bool)
+    utterances = data.Utterances(pcm, np.zeros((203, 1), np.int64), no, no)
+    config = project.Config(
+        train=TrainSection(batch_size=4, crop=True),
+        augment=project.AugmentSection(
+            noise_probability=1, reverb_probability=0, shift_s=0, speed=0
+        ),
+    )
+    batches = data.AugmentedBatches(utterances, config, [], n_mels, n_frames, 0, heard_mels=80)
+    uncropped = list(batches(2, False))
+    pairs = [zip(batch.rows.tolist(), batch.mel, strict=True) for batch in uncropped]
+    whole = {row: mel for pair in pairs for row, mel in pair}
+    assert sorted(whole) == list(range(203))
+    assert {mel.shape for mel in whole.values()} == {(n_frames, n_mels)}
+    cropped = list(batches(2, True))
+    assert len(cropped) == len(batches)
+    rows = np.concatenate([batch.rows for batch in cropped])
+    assert sorted(rows) == list(range(203)) and rows.tolist() != sorted(rows)
+    for batch in cropped:
+        # 160 samples per frame, 0.5 s after the end, whole tokens.
+        end = min(300, 2 * int(np.ceil((ends[batch.rows].max() + 8_000) / 320)))
+        assert batch.mel.shape == (len(batch.rows), end, n_mels)
+        assert batch.heard is not None and batch.heard.shape[1:] == (end, 80)
+        for row, mel in zip(batch.rows.tolist(), batch.mel, strict=True):
+            np.testing.assert_array_equal(mel, whole[row][:end])
+    # Batches are filled by length: 2.3 s on average, where four taken at random need 2.8 s.
+    assert np.mean([batch.mel.shape[1] for batch in cropped]) < 240
+
+
+def test_an_encoder_takes_a_window_that_ends_earlier() -> None:
+    short = dataclasses.replace(DIMS, n_frames=DIMS.n_frames - 8)
+    torch.manual_seed(0)
+    long_encoder, short_encoder = Encoder(DIMS), Encoder(short)
+    state = long_encoder.state_dict() | {"positions": short_encoder.positions}
+    short_encoder.load_state_dict(state)
+    mel = torch.randn(2, short.n_frames, DIMS.n_mels)
+    torch.testing.assert_close(long_encoder(mel), short_encoder(mel))
 
 
 def test_unlabelled_speech_teaches_features_alone(corpus: Path) -> None:
@@ -588,7 +639,7 @@ def test_unlabelled_speech_teaches_features_alone(corpus: Path) -> None:
     unanswered = (problem.train.answers == losses.NO_ANSWER).all(axis=1)
     assert unanswered.sum() == len(bare) == len(unanswered) - 13
     assert problem.teacher is not None and len(problem.teacher.features) == len(unanswered)
-    seen = np.concatenate([batch.rows for batch in problem.batches(0)])
+    seen = np.concatenate([batch.rows for batch in problem.batches(0, True)])
     assert unanswered[seen].sum() == 13 and len(seen) == 26
     outcome = train.train(config, RunDir(corpus / "run"), silent)
     assert all(np.isfinite(epoch["loss"]) for epoch in outcome.history)

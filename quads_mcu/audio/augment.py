@@ -53,7 +53,7 @@ class Augmenter:
 
     def pair(self, pcm: Pcm, rng: np.random.Generator) -> tuple[Pcm, Pcm]:
         """Return the variation that a call draws, without its noise and with it."""
-        start, stop = _content(pcm)
+        start, stop = content(pcm)
         if start == stop:
             return pcm.copy(), pcm.copy()
         settings = self._settings
@@ -122,7 +122,7 @@ def _stretch(size: int, longest: int, rng: np.random.Generator) -> slice:
     return slice(start, start + width)
 
 
-def _content(pcm: npt.NDArray[np.generic]) -> tuple[int, int]:
+def content(pcm: npt.NDArray[np.generic]) -> tuple[int, int]:
     """Return where the samples between leading and trailing zeros start and stop."""
     nonzero = pcm != 0
     if not nonzero.any():
@@ -213,7 +213,7 @@ def _power(samples: Samples) -> float:
 
 def _speech_power(window: Samples) -> float:
     """Return the power of the louder half: samples whose magnitude is at least the median."""
-    start, stop = _content(window)
+    start, stop = content(window)
     if start == stop:
         return 0.0
     squares = np.square(window[start:stop])

@@ -86,7 +86,8 @@ class Encoder(nn.Module):
         """Encode an utterance window.
 
         Args:
-            mel: float32 (batch, n_frames, n_mels), Whisper's normalized log-mel.
+            mel: float32 (batch, n_frames, n_mels), Whisper's normalized log-mel; fewer frames are a
+                window that ends earlier.
             site: what to do at each point where the device has integers.
         Returns:
             float32 (batch, n_tokens, d_model).
@@ -94,7 +95,8 @@ class Encoder(nn.Module):
         x = mel.transpose(1, 2)
         x = F.gelu(site("conv1", self.conv1(x)), approximate="tanh")
         x = F.gelu(site("conv2", self.conv2(site("conv1_gelu", x))), approximate="tanh")
-        x = site("residual", x.transpose(1, 2) + site("positions", self.positions))
+        x = x.transpose(1, 2)
+        x = site("residual", x + site("positions", self.positions[: x.shape[1]]))
         for index, layer in enumerate(self.layers):
             x = layer(x, site, f"layers.{index}.")
         return site("norm", self.norm(x))

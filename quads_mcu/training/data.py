@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu.audio import datasets, sources, unknown
-from quads_mcu.audio.augment import Augmenter, spec_augment
+from quads_mcu.audio.augment import Augmenter, content, spec_augment
 from quads_mcu.audio.frontend import features
 from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
@@ -28,6 +28,9 @@ Pcm = NDArray[np.int16]
 
 _FEATURE_BATCH = 64
 _AHEAD = 4
+# [train] crop: what stays after the longest utterance, and batches that are filled by length.
+_MARGIN_S = 0.5
+_SORTED_BATCHES = 8
 
 
 @dataclass(frozen=True)
@@ -149,7 +152,7 @@ class AugmentedBatches:
         utterances: the training split. Of the synthesized ones, where there are recordings, an
             epoch takes `synth_ratio` per recording, others each time; so of unknown speech, up to
             [data] unknown_share of the epoch, and of unlabelled speech as many as of the rest.
-        config: [augment], [train] batch_size and synth_ratio are used.
+        config: [augment], [train] batch_size, synth_ratio and crop are used.
         noises: int16 recordings.
         n_mels: 40 or 80.
         n_frames: frames of the window.
@@ -173,6 +176,8 @@ class AugmentedBatches:
         self._n_mels, self._n_frames = n_mels, n_frames
         self._heard_mels = heard_mels
         self._batch_size = config.train.batch_size
+        self._crop = config.train.crop
+        self._length = np.array([content(pcm)[1] for pcm in utterances.pcm])
         self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
         bare = utterances.answers[:, 0] == NO_ANSWER
@@ -193,15 +198,15 @@ class AugmentedBatches:
         size = len(self._recorded) + sum(count for _, count in self._drawn)
         return -(-size // self._batch_size)
 
-    def __call__(self, epoch: int) -> Iterator[Batch]:
-        """Yield a whole epoch."""
-        order = self._order(epoch)
+    def __call__(self, epoch: int, distills: bool) -> Iterator[Batch]:
+        """Yield a whole epoch; the teacher listens, and windows are cropped, where it distills."""
+        crop = self._crop and distills
+        heard_mels = self._heard_mels if distills else 0
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)
         try:
-            for at in range(0, len(order), self._batch_size):
-                rows = order[at : at + self._batch_size]
-                waiting.append(pool.submit(self._batch, epoch, rows))
+            for rows in self._order(epoch, crop):
+                waiting.append(pool.submit(self._batch, epoch, rows, heard_mels, crop))
                 if len(waiting) > _AHEAD:
                     yield waiting.popleft().result()
             while waiting:
@@ -209,19 +214,41 @@ class AugmentedBatches:
         finally:
             pool.shutdown(cancel_futures=True)
 
-    def _order(self, epoch: int) -> NDArray[np.int64]:
+    def _order(self, epoch: int, by_length: bool) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([self._seed, epoch])
         drawn = [rng.permutation(rows)[:count] for rows, count in self._drawn]
-        return rng.permutation(np.concatenate([self._recorded, *drawn]))
+        order = rng.permutation(np.concatenate([self._recorded, *drawn]))
+        if not by_length:
+            return self._split(order, self._batch_size)
+        several = self._split(order, _SORTED_BATCHES * self._batch_size)
+        batches = [
+            batch
+            for rows in several
+            for batch in self._split(
+                rows[np.argsort(self._length[rows], kind="stable")], self._batch_size
+            )
+        ]
+        return [batches[at] for at in rng.permutation(len(batches))]
 
-    def _batch(self, epoch: int, rows: NDArray[np.int64]) -> Batch:
+    @staticmethod
+    def _split(rows: NDArray[np.int64], size: int) -> list[NDArray[np.int64]]:
+        return [rows[at : at + size] for at in range(0, len(rows), size)]
+
+    def _batch(self, epoch: int, rows: NDArray[np.int64], heard_mels: int, crop: bool) -> Batch:
         generators = [np.random.default_rng([self._seed, epoch, int(row)]) for row in rows]
         pairs = [self._augment.pair(self._pcm[r], g) for r, g in zip(rows, generators, strict=True)]
-        mel = features(np.stack([noisy for _, noisy in pairs]), self._n_mels, self._n_frames)
+        clean, noisy = (np.stack(windows) for windows in zip(*pairs, strict=True))
+        mel = features(noisy, self._n_mels, self._n_frames)
         masks = self._settings.time_masks, self._settings.frequency_masks
         masked = [spec_augment(m, g, *masks) for m, g in zip(mel, generators, strict=True)]
+        n_frames = self._frames_heard(clean) if crop else self._n_frames
         heard: Mel | None = None
-        if self._heard_mels:
-            clean = np.stack([clean for clean, _ in pairs])
-            heard = features(clean, self._heard_mels, self._n_frames)
-        return Batch(rows, np.stack(masked), heard)
+        if heard_mels:
+            heard = features(clean, heard_mels, self._n_frames)[:, :n_frames]
+        return Batch(rows, np.stack(masked)[:, :n_frames], heard)
+
+    def _frames_heard(self, clean: Pcm) -> int:
+        """Return an even number of frames in which every utterance of a batch has ended."""
+        end = max(content(pcm)[1] for pcm in clean) + round(_MARGIN_S * SAMPLE_RATE)
+        tokens = -(-end * self._n_frames // (2 * clean.shape[1]))
+        return min(2 * tokens, self._n_frames)

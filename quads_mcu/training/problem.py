@@ -25,8 +25,9 @@ class Batch(NamedTuple):
     """One step's utterances.
 
     rows: int64 (batch,), positions in the training split. mel: int8 (batch, n_frames, n_mels),
-    varied. heard: the same variation without noise and masks, in the teacher's mel bands; None
-    where no teacher listens ([train] token_share = 0).
+    varied, with fewer frames where [train] crop ends the window earlier. heard: the same variation
+    without noise and masks, in the teacher's mel bands; None where no teacher listens (in epochs
+    that do not distill, or with [train] token_share = 0).
     """
 
     rows: NDArray[np.int64]
@@ -62,8 +63,8 @@ class TeacherOutputs:
 class Problem:
     """One student to train.
 
-    batches: called with an epoch's number, yields its batches; the same number always gives the
-    same. n_batches: how many.
+    batches: called with an epoch's number and whether it distills, yields its batches; the same
+    arguments always give the same. n_batches: how many.
     teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, its mel
     bands) to (N, n_tokens, width).
     initial: weights to start from, under the names of `Student`; what is missing is random.
@@ -74,7 +75,7 @@ class Problem:
     slots: tuple[Slot, ...]
     train: Split
     valid: Split
-    batches: Callable[[int], Iterator[Batch]]
+    batches: Callable[[int, bool], Iterator[Batch]]
     n_batches: int
     teacher: TeacherOutputs | None = None
     teacher_tokens: Callable[[Tensor], Tensor] | None = None

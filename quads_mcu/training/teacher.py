@@ -294,7 +294,7 @@ def _fine_tune(
     step = 0
     for epoch in range(epochs):
         # Negative numbers would not seed a generator: count on from far above the student's.
-        for batch in batches((1 << 20) + epoch):
+        for batch in batches((1 << 20) + epoch, False):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * _triangle(step / total)
             with accelerator.mixed_precision(device):

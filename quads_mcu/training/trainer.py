@@ -199,7 +199,7 @@ class Trainer:
     def _calibration_mel(self) -> Mel:
         """Return augmented features of the first utterances of the last epoch's order."""
         parts: list[Mel] = []
-        for batch in self.problem.batches(len(self.epochs)):
+        for batch in self.problem.batches(len(self.epochs), False):
             parts.append(batch.mel)
             if sum(map(len, parts)) >= _CALIBRATION_CLIPS:
                 break
@@ -211,7 +211,7 @@ class Trainer:
         steps = self.problem.n_batches
         total = 0.0
         self.student.train()
-        for step, batch in enumerate(self.problem.batches(epoch.number)):
+        for step, batch in enumerate(self.problem.batches(epoch.number, epoch.distills)):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
             loss = self._loss(epoch, batch)
