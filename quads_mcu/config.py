@@ -241,6 +241,15 @@ class QuantizationSection:
     channel_scales: bool = _setting(
         False, "A scale per output channel besides the codebook of each matrix."
     )
+    train_scales: bool = _setting(
+        False, "Train the scales of channel_scales with the codebooks; 2 and 3 bits need it."
+    )
+    reconstruction_passes: int = _setting(
+        0,
+        "Before the final phase: passes in which each block learns what its float version does.",
+        low=0,
+        high=1000,
+    )
 
 
 @dataclass(frozen=True)

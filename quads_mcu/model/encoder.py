@@ -92,14 +92,18 @@ class Encoder(nn.Module):
         Returns:
             float32 (batch, n_tokens, d_model).
         """
+        x = self.stem(mel, site)
+        for index, layer in enumerate(self.layers):
+            x = layer(x, site, f"layers.{index}.")
+        return site("norm", self.norm(x))
+
+    def stem(self, mel: Tensor, site: Site = identity) -> Tensor:
+        """Return what the first layer takes: convolutions and positions. Arguments as `forward`."""
         x = mel.transpose(1, 2)
         x = F.gelu(site("conv1", self.conv1(x)), approximate="tanh")
         x = F.gelu(site("conv2", self.conv2(site("conv1_gelu", x))), approximate="tanh")
         x = x.transpose(1, 2)
-        x = site("residual", x + site("positions", self.positions[: x.shape[1]]))
-        for index, layer in enumerate(self.layers):
-            x = layer(x, site, f"layers.{index}.")
-        return site("norm", self.norm(x))
+        return site("residual", x + site("positions", self.positions[: x.shape[1]]))
 
 
 class Head(nn.Linear):

@@ -18,6 +18,8 @@ from quads_mcu.model.encoder import Student
 from quads_mcu.model_format import BITS, linear_shapes
 
 HALF_BITS = 16
+# Of a matrix' greatest channel scale; training may not cross zero.
+_LEAST_SCALE = 1e-4
 
 
 def parameter_name(linear: str) -> str:
@@ -46,7 +48,8 @@ class Codebooks:
     """Codebooks of all matrices of one student.
 
     centroids: float32 (2**bits,), trained; indices: int64, shaped as the weight; scales: float32
-    (N, 1, ...), one per output channel, for the matrices that have them. Keys are names of
+    (N, 1, ...), one per output channel, for the matrices that have them, trained where they require
+    a gradient, which is that of a learned step size (Esser et al. 2020). Keys are names of
     `model_format.linear_shapes`. A matrix of 16 bits has no codebook, its weights are rounded to
     half precision; one of 32 bits stays as it is.
     """
@@ -85,15 +88,16 @@ class Codebooks:
         found.reassign(student)
         return found
 
-    def weights(self, student: Student, *, int8: bool) -> dict[str, Tensor]:
+    def weights(self, student: Student, *, int8: bool, within: str = "") -> dict[str, Tensor]:
         """Return the quantized weights by parameter name, for `torch.func.functional_call`.
 
         Args:
             student: holds the latent weights.
             int8: round centroids to int8 times a scale, as the packed model stores them.
+            within: only of matrices whose names start so.
         """
         found = {}
-        for name, latent in latents(student).items():
+        for name, latent in latents(student, within).items():
             if name in self._halves:
                 found[parameter_name(name)] = latent + (latent.half().float() - latent).detach()
             if name not in self.centroids:
@@ -107,12 +111,14 @@ class Codebooks:
         return found
 
     @torch.no_grad()
-    def reassign(self, student: Student) -> None:
-        """Assign every weight to the centroid nearest to its latent value."""
-        for name, latent in latents(student).items():
+    def reassign(self, student: Student, within: str = "") -> None:
+        """Assign every weight to the centroid nearest to its latent value; `within` as above."""
+        for name, latent in latents(student, within).items():
             if name not in self.centroids:
                 continue
             scale = self.scales.get(name)
+            if scale is not None and scale.requires_grad:
+                scale.clamp_min_(float(scale.max()) * _LEAST_SCALE)
             order = self.centroids[name].argsort()
             ordered = self.centroids[name][order]
             relative = latent if scale is None else latent / scale
@@ -148,12 +154,14 @@ class Codebooks:
     def int8_scales(self) -> dict[str, float]:
         """Return the scale of each matrix' int8 centroids, of its largest channel."""
         found = {name: float(_int8_scale(value)) for name, value in self.centroids.items()}
-        return found | {n: found[n] * float(scale.max()) for n, scale in self.scales.items()}
+        return found | {
+            n: found[n] * float(scale.detach().max()) for n, scale in self.scales.items()
+        }
 
     def state(self) -> dict[str, Tensor]:
         """Return tensors for a checkpoint; indices as uint8."""
         found = {f"{name}.centroids": value.detach() for name, value in self.centroids.items()}
-        found |= {f"{name}.scales": value.flatten() for name, value in self.scales.items()}
+        found |= {f"{name}.scales": value.detach().flatten() for name, value in self.scales.items()}
         return found | {f"{n}.indices": value.to(torch.uint8) for n, value in self.indices.items()}
 
     @classmethod
@@ -176,10 +184,15 @@ class Codebooks:
         return found
 
 
-def latents(student: Student) -> dict[str, Tensor]:
-    """Return the student's matrices by name of `model_format.linear_shapes`."""
+def latents(student: Student, within: str = "") -> dict[str, Tensor]:
+    """Return the student's matrices by name of `model_format.linear_shapes`.
+
+    Args:
+        within: what the names start with.
+    """
     parameters = dict(student.named_parameters())
-    return {name: parameters[parameter_name(name)] for name in linear_shapes(student.dims)}
+    names = [name for name in linear_shapes(student.dims) if name.startswith(within)]
+    return {name: parameters[parameter_name(name)] for name in names}
 
 
 def _snap(centroids: Tensor) -> Tensor:

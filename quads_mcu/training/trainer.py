@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -23,7 +23,15 @@ from quads_mcu.errors import ConfigError, TrainingError
 from quads_mcu.model.encoder import Student, identity
 from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
-from quads_mcu.training import accelerator, activations, bits, checkpoint, losses, tensorboard
+from quads_mcu.training import (
+    accelerator,
+    activations,
+    bits,
+    checkpoint,
+    losses,
+    reconstruction,
+    tensorboard,
+)
 from quads_mcu.training.activations import Grids
 from quads_mcu.training.average import Average
 from quads_mcu.training.codebooks import Codebooks
@@ -147,6 +155,8 @@ class Trainer:
 
     def _quantization_optimizer(self, codebooks: Codebooks) -> torch.optim.Optimizer:
         parameters = [*self.student.parameters(), *codebooks.centroids.values()]
+        if self.quantization.train_scales:
+            parameters += [scale.requires_grad_() for scale in codebooks.scales.values()]
         groups = [{"params": parameters, "peak": self.settings.lr_quant}]
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
@@ -178,11 +188,21 @@ class Trainer:
     def _begin_final(self, progress: Progress) -> None:
         """Start from the float student: choose bits, fit codebooks, calibrate activations."""
         self.student.load_state_dict(self._read_float_student().state_dict())
-        mel = self._mel(self._calibration_mel())
+        mel = self._mel(np.concatenate(list(self._varied_mel(0, _CALIBRATION_CLIPS))))
         self.bits = bits.choose(self.student, mel, self.quantization, progress)
         self._begin_quantization()
+        self._reconstruct(progress)
         if self.codebooks and all(width in BITS for width in self.bits.values()):
             self.grids = self._calibrate(self.codebooks, mel)
+
+    def _reconstruct(self, progress: Progress) -> None:
+        """Let the codebooks of every block learn alone first."""
+        passes, codebooks = self.quantization.reconstruction_passes, self.codebooks
+        if passes and codebooks is not None:
+            target = self._read_float_student()
+            most = reconstruction.most_windows(self.problem.dims)
+            windows = [self._mel(mel) for mel in self._varied_mel(1, most)]
+            reconstruction.run(self.student, codebooks, target, windows, passes, progress)
 
     def _leave(self, epoch: Epoch) -> None:
         if epoch.last and epoch.phase == "quantization" and self.codebooks is not None:
@@ -196,14 +216,14 @@ class Trainer:
             codebooks.int8_scales(),
         )
 
-    def _calibration_mel(self) -> Mel:
-        """Return augmented features of the first utterances of the last epoch's order."""
-        parts: list[Mel] = []
-        for batch in self.problem.batches(len(self.epochs), False):
-            parts.append(batch.mel)
-            if sum(map(len, parts)) >= _CALIBRATION_CLIPS:
-                break
-        return np.concatenate(parts)[:_CALIBRATION_CLIPS]
+    def _varied_mel(self, beyond: int, most: int) -> Iterator[Mel]:
+        """Yield augmented features of up to `most` utterances, of an epoch beyond the last."""
+        left = most
+        for batch in self.problem.batches(len(self.epochs) + beyond, False):
+            yield batch.mel[:left]
+            left -= len(batch.mel)
+            if left <= 0:
+                return
 
     def _train(self, epoch: Epoch, progress: Progress) -> float:
         optimizer = self.optimizer if epoch.distills else self.quantization_optimizer

@@ -1,0 +1,154 @@
+"""Codebooks learned block by block, before the whole student is (Li et al. 2021, BRECQ).
+
+Codebooks of two bits, fitted, leave nothing of what the student knows, and its wrong answers say
+little about what to mend. So each block (the convolutions, then layer after layer) first learns to
+give what the float student's block gives, from what the quantized blocks before it give. The two
+are compared behind the norm that follows, which is all that the next block sees of them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from quads_mcu.console import Progress
+from quads_mcu.model.dimensions import Dimensions
+from quads_mcu.model.encoder import Encoder, Student
+from quads_mcu.training.codebooks import Codebooks, latents
+
+# Peak rates: of weights, centroids and scales against their root mean square; of biases and norms.
+_WEIGHT_RATE = 0.01
+_CENTROID_RATE = 0.003
+_SCALE_RATE = 0.003
+_BIAS_RATE = 1e-4
+_WARM_UP_STEPS = 10
+_REASSIGN_STEPS = 5
+_MOST_WINDOWS = 256
+# Values of all windows' tokens, of which three copies are held.
+_MOST_VALUES = 1 << 25
+
+
+def most_windows(dims: Dimensions) -> int:
+    """Return how many windows to learn from."""
+    return min(_MOST_WINDOWS, max(1, _MOST_VALUES // (dims.n_tokens * dims.d_model)))
+
+
+def run(
+    student: Student,
+    codebooks: Codebooks,
+    target: Student,
+    windows: Sequence[Tensor],
+    passes: int,
+    progress: Progress,
+) -> list[float]:
+    """Train latent weights, codebooks, biases and norms of all blocks but the head, in place.
+
+    Args:
+        student: holds the latent weights.
+        codebooks: its codebooks; scales are trained where they require a gradient.
+        target: the float student.
+        windows: batches, float32 (batch, n_frames, n_mels).
+        passes: over all windows, for each block.
+    Returns:
+        The squared error of each block's normed output against that output's power, mean over the
+        last pass.
+    """
+    blocks, wanted = list(_blocks(student.encoder)), list(_blocks(target.encoder))
+    inputs, states = list(windows), list(windows)
+    errors = []
+    steps = len(windows) * passes
+    for at, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
+        norm = wanted[at + 1].norm if at + 1 < len(wanted) else target.encoder.norm
+
+        def quantized(x: Tensor, block: _Block = block) -> Tensor:
+            weights = codebooks.weights(student, int8=True, within=block.prefix)
+            return functional_call(block, weights, (x,))  # type: ignore[no-any-return]
+
+        with torch.no_grad():
+            states = [other(x) for x in states]
+            goals = [norm(x) for x in states]
+        trained = _Training(student, codebooks, block, steps)
+        for done in range(steps):
+            trained.step(norm(quantized(inputs[done % len(inputs)])), goals[done % len(goals)])
+            progress("reconstruction", at * steps + done + 1, len(blocks) * steps)
+        codebooks.reassign(student, block.prefix)
+        errors.append(sum(trained.errors[-len(windows) :]) / len(windows))
+        with torch.no_grad():
+            inputs = [quantized(x) for x in inputs]
+    return errors
+
+
+class _Block(nn.Module):
+    """A part of an encoder, under the encoder's names of parameters.
+
+    prefix: what the names of its matrices start with. norm: what it applies to its input first;
+    the convolutions have none.
+    """
+
+    def __init__(self, encoder: Encoder, prefix: str, part: Callable[[Tensor], Tensor]) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.prefix = prefix
+        self.part = [part]  # in a list: not a module of its own, with other names
+
+    @property
+    def norm(self) -> nn.Module:
+        return self.encoder.get_submodule(self.prefix + "attention_norm")
+
+    def own_parameters(self) -> dict[str, Tensor]:
+        """Return those of this block by their names in the encoder."""
+        pairs = self.encoder.named_parameters()
+        return {name: value for name, value in pairs if name.startswith(self.prefix)}
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.part[0](x)
+
+
+def _blocks(encoder: Encoder) -> Iterator[_Block]:
+    yield _Block(encoder, "conv", encoder.stem)
+    for index, layer in enumerate(encoder.layers):
+        yield _Block(encoder, f"layers.{index}.", layer)
+
+
+class _Training:
+    """One block's optimizer and learning-rate curve."""
+
+    def __init__(self, student: Student, codebooks: Codebooks, block: _Block, steps: int) -> None:
+        self.student, self.codebooks, self.prefix = student, codebooks, block.prefix
+        self.steps = steps
+        self.errors: list[float] = []
+        groups = []
+        matrices = latents(student, block.prefix)
+        for name, weight in matrices.items():
+            groups.append(_relative(weight, _WEIGHT_RATE))
+            if name in codebooks.centroids:
+                groups.append(_relative(codebooks.centroids[name], _CENTROID_RATE))
+            if name in codebooks.scales and codebooks.scales[name].requires_grad:
+                groups.append(_relative(codebooks.scales[name], _SCALE_RATE))
+        taken = {id(weight) for weight in matrices.values()}
+        others = [p for p in block.own_parameters().values() if id(p) not in taken]
+        groups.append({"params": others, "peak": _BIAS_RATE})
+        self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
+
+    def step(self, found: Tensor, goal: Tensor) -> None:
+        done = len(self.errors)
+        factor = 0.5 + 0.5 * math.cos(math.pi * done / self.steps)
+        factor *= min(1.0, (done + 1) / _WARM_UP_STEPS)
+        for group in self.optimizer.param_groups:
+            group["lr"] = group["peak"] * factor
+        error = (found - goal).square().mean() / goal.square().mean()
+        self.optimizer.zero_grad()
+        error.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.errors.append(float(error.detach()))
+        if (done + 1) % _REASSIGN_STEPS == 0:
+            self.codebooks.reassign(self.student, self.prefix)
+
+
+def _relative(parameter: Tensor, rate: float) -> dict[str, object]:
+    size = float(parameter.detach().square().mean().sqrt())
+    return {"params": [parameter], "peak": rate * max(size, 1e-8)}
