@@ -40,7 +40,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     place = tmp_path_factory.mktemp("training_report")
     config = tiny_config(place)
     config = dataclasses.replace(
-        config, train=dataclasses.replace(config.train, warmup_epochs=3, cycles=2)
+        config,
+        train=dataclasses.replace(config.train, warmup_epochs=3, cycles=2),
+        quantization=dataclasses.replace(config.quantization, reconstruction_passes=2),
     )
     (place / "quads.toml").write_text(project.render(config))
     said = quads_mcu(place, "train", "--run", "run")
@@ -121,6 +123,15 @@ def test_table_of_cycles_and_bits(folder: Path) -> None:
         assert row[2:7] == [f"{100 * share:.1f} %" for share in shares]
     trained = [history[4]["valid_quantized"], history[6]["valid_quantized"]]
     assert [row[7] for row in cells] == ["–", *(f"{100 * share:.1f} %" for share in trained)]
+
+
+def test_table_of_blocks(folder: Path) -> None:
+    text = (folder / "run" / "training.html").read_text()
+    section = text.split("<h2>Blocks before the final phase</h2>")[1].split("</table>")[0]
+    rows = [re.findall(r"<td>(.*?)</td>", row) for row in re.findall(r"<tr>(.*?)</tr>", section)]
+    (told,) = [entry["reconstruction"] for entry in history_of(folder) if "reconstruction" in entry]
+    assert rows[1:] == [[name, f"{a:.4f}", f"{b:.4f}"] for name, (a, b) in told.items()]
+    assert [row[0] for row in rows[1:]] == ["conv", "layers.0", "layers.1"]
 
 
 def test_page_tells_settings_time_and_no_teacher(folder: Path) -> None:

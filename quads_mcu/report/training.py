@@ -56,6 +56,7 @@ def write(run: RunDir, config: Config, outcome: TrainResult) -> Path:
         "valid": _accuracy_chart(history) if history else None,
         "cycles": cycles(history),
         "final": outcome.quantized_student,
+        "reconstruction": next((e["reconstruction"] for e in history if "reconstruction" in e), {}),
         "codebooks": [_histogram(*codebook) for codebook in _codebooks(run.path)],
         "settings": _settings(config),
     }

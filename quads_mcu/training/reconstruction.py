@@ -44,7 +44,7 @@ def run(
     windows: Sequence[Tensor],
     passes: int,
     progress: Progress,
-) -> list[float]:
+) -> dict[str, list[float]]:
     """Train latent weights, codebooks, biases and norms of all blocks but the head, in place.
 
     Args:
@@ -54,12 +54,12 @@ def run(
         windows: batches, float32 (batch, n_frames, n_mels).
         passes: over all windows, for each block.
     Returns:
-        The squared error of each block's normed output against that output's power, mean over the
-        last pass.
+        By block, the squared error of its normed output against that output's power: of the first
+        batch before anything was learned, and the mean over the last pass.
     """
     blocks, wanted = list(_blocks(student.encoder)), list(_blocks(target.encoder))
     inputs, states = list(windows), list(windows)
-    errors = []
+    errors = {}
     steps = len(windows) * passes
     for at, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
         norm = wanted[at + 1].norm if at + 1 < len(wanted) else target.encoder.norm
@@ -76,7 +76,8 @@ def run(
             trained.step(norm(quantized(inputs[done % len(inputs)])), goals[done % len(goals)])
             progress("reconstruction", at * steps + done + 1, len(blocks) * steps)
         codebooks.reassign(student, block.prefix)
-        errors.append(sum(trained.errors[-len(windows) :]) / len(windows))
+        last = trained.errors[-len(windows) :]
+        errors[block.prefix.rstrip(".")] = [trained.errors[0], sum(last) / len(last)]
         with torch.no_grad():
             inputs = [quantized(x) for x in inputs]
     return errors

@@ -101,6 +101,7 @@ class Trainer:
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
+        self.reconstruction: dict[str, list[float]] = {}
         self.average = Average(self.student, settings.average)
         self.optimizer = self._distillation_optimizer()
         self.quantization_optimizer: torch.optim.Optimizer | None = None
@@ -128,8 +129,11 @@ class Trainer:
         started_s = time.monotonic()
         self._enter(epoch, progress)
         loss = self._train(epoch, progress)
-        entry = {"epoch": epoch.number, "phase": epoch.phase, "cycle": epoch.cycle, "loss": loss}
+        entry: dict[str, Any] = {"epoch": epoch.number, "phase": epoch.phase, "cycle": epoch.cycle}
+        entry["loss"] = loss
         entry |= self._validate(epoch)
+        if epoch.first and self.reconstruction:
+            entry["reconstruction"] = self.reconstruction
         entry["duration_s"] = round(time.monotonic() - started_s, 2)
         self.history.append(entry)
         self._leave(epoch)
@@ -202,7 +206,9 @@ class Trainer:
             target = self._read_float_student()
             most = reconstruction.most_windows(self.problem.dims)
             windows = [self._mel(mel) for mel in self._varied_mel(1, most)]
-            reconstruction.run(self.student, codebooks, target, windows, passes, progress)
+            self.reconstruction = reconstruction.run(
+                self.student, codebooks, target, windows, passes, progress
+            )
 
     def _leave(self, epoch: Epoch) -> None:
         if epoch.last and epoch.phase == "quantization" and self.codebooks is not None:
