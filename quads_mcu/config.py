@@ -242,7 +242,7 @@ class QuantizationSection:
         False, "A scale per output channel besides the codebook of each matrix."
     )
     train_scales: bool = _setting(
-        False, "Train the scales of channel_scales with the codebooks; 2 and 3 bits need it."
+        False, "Train the scales of channel_scales with the codebooks; for 2 bits."
     )
     reconstruction_passes: int = _setting(
         0,
@@ -417,7 +417,31 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
         raise ConfigError(
             f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
-    return Config(**values, root=root)
+    config = Config(**values, root=root)
+    _check_together(config, where)
+    return config
+
+
+def _check_together(config: Config, where: str) -> None:
+    train, quantization = config.train, config.quantization
+    if quantization.train_scales and not quantization.channel_scales:
+        raise ConfigError(
+            f"{where}: [quantization] train_scales = true trains the scales of channel_scales, "
+            "which is false; set channel_scales = true, or train_scales = false"
+        )
+    if not train.crop:
+        return
+    if config.student.pooling == "mean":
+        raise ConfigError(
+            f"{where}: [train] crop trains on shorter windows, over which [student] pooling = "
+            '"mean" is another mean; set pooling = "attention", or crop = false'
+        )
+    if config.teacher.weights and train.token_share < 1.0:
+        raise ConfigError(
+            f"{where}: [train] crop compares token by token, and token_share = "
+            f"{train.token_share:g} also means over whole windows; set token_share = 1.0, or "
+            "crop = false"
+        )
 
 
 def to_tree(config: Config) -> dict[str, Any]:

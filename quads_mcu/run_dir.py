@@ -141,8 +141,11 @@ def write_text(path: Path, text: str) -> None:
 
 
 def _differences(left: dict[str, Any], right: dict[str, Any]) -> list[str]:
+    """Return "[section] key" of what differs; a key that is missing, as of old, is the default."""
     names = []
+    defaults = project.to_tree(project.Config())
     for section in sorted(set(left) | set(right)):
-        a, b = left.get(section, {}), right.get(section, {})
+        default = defaults.get(section, {})
+        a, b = default | left.get(section, {}), default | right.get(section, {})
         names += [f"[{section}] {k}" for k in sorted(set(a) | set(b)) if a.get(k) != b.get(k)]
     return [name for name in names if name not in FREE and not name.startswith(FREE_SECTIONS)]

@@ -133,6 +133,15 @@ def test_settings_are_taken(tmp_path: Path) -> None:
         ("[intents]\non = [1]", "[intents] on must be a list of phrases"),
         ("[slots]\nsize = 1", "[slots] size must name a manifest column"),
         ('[slots]\nsize = " "', "[slots] size must name a manifest column"),
+        ("[quantization]\ntrain_scales = true", "[quantization] train_scales = true trains the "
+         "scales of channel_scales, which is false; set channel_scales = true, or "
+         "train_scales = false"),
+        ('[train]\ncrop = true\n[student]\npooling = "mean"', "[train] crop trains on shorter "
+         'windows, over which [student] pooling = "mean" is another mean; set pooling = '
+         '"attention", or crop = false'),
+        ('[train]\ncrop = true\ntoken_share = 0.5\n[teacher]\nweights = "x.npz"', "[train] crop "
+         "compares token by token, and token_share = 0.5 also means over whole windows; set "
+         "token_share = 1.0, or crop = false"),
         ('[slots]\nsize = "a"\n[intents]\non = ["x"]', "[intents] names the labels of one slot, "
          "[slots] several; use one of them"),
     ],

@@ -140,7 +140,7 @@ def test_refuses_what_is_larger(changes: dict[str, int], message: str) -> None:
 
 
 def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
-    def batches(epoch: int) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
         raise AssertionError(epoch)
 
     split = Split(mel, np.zeros((len(mel), 1), np.int64))

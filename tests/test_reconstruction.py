@@ -15,6 +15,7 @@ from torch import Tensor
 from torch.func import functional_call
 
 from quads_mcu.config import QuantizationSection, TrainSection
+from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.slots import Slot
@@ -118,17 +119,49 @@ def test_gradient_of_a_scale_is_that_of_a_learned_step_size() -> None:
     upstream = torch.randn(weight.shape, generator=torch.Generator().manual_seed(0))
     weight.backward(upstream)
     scale, latent = codebooks.scales[name], latents(student)[name]
-    # Esser et al. (2020), Eq. 3, within the range: v_quantized - v / s.
-    centroid = codebooks.centroids[name][codebooks.indices[name]]
-    expected = (upstream * (centroid - latent / scale)).sum(1, keepdim=True)
-    assert scale.grad is not None
-    torch.testing.assert_close(scale.grad, expected.detach(), atol=1e-5, rtol=1e-4)
+    assert scale.grad is not None and latent.grad is not None
+    torch.testing.assert_close(latent.grad, upstream)
+    # Esser et al. (2020), Eq. 3: v_quantized - v within the range, beyond it the outermost level,
+    # which v_quantized is there.
+    levels = codebooks.centroids[name].detach().numpy()
+    v = (latent / scale).detach().numpy()
+    beyond = (v < levels.min()) | (v > levels.max())
+    assert 0.02 < beyond.mean() < 0.5
+    chosen = levels[codebooks.indices[name].numpy()]
+    expected = (upstream.numpy() * (chosen - np.where(beyond, 0, v))).sum(1, keepdims=True)
+    np.testing.assert_allclose(scale.grad.numpy(), expected, atol=1e-5, rtol=1e-4)
+
+
+def test_a_scale_does_not_cross_zero() -> None:
+    _, student, codebooks = start(2)
+    name = "layers.1.value"
+    rows = latents(student)[name].detach().square().mean(1).sqrt()
+    with torch.no_grad():
+        codebooks.scales[name][3] = -0.5
+    kept = codebooks.scales[name].detach().clone()
+    codebooks.bound_scales(student)
+    found = codebooks.scales[name].detach()
+    assert float(found[3]) == pytest.approx(0.1 * float(rows[3]))
+    others = [row for row in range(DIMS.d_model) if row != 3]
+    assert torch.equal(found[others], kept[others])
+
+
+def test_an_error_that_is_not_finite_names_the_block() -> None:
+    target, student, codebooks = start(2)
+    with torch.no_grad():
+        student.encoder.layers[0].output.bias[0] = torch.nan
+    with pytest.raises(TrainingError, match=r"block layers\.0 is nan in step 1 of its .*bits"):
+        reconstruction.run(student, codebooks, target, windows(1, 1), 1, silent)
 
 
 def test_windows_are_as_many_as_memory_allows() -> None:
     assert reconstruction.most_windows(DIMS) == 256
     long = dataclasses.replace(DIMS, n_frames=3000, d_model=1280)
     assert reconstruction.most_windows(long) == 17
+
+
+def refuse(description: str, completed: float, total: float) -> None:
+    assert description != "reconstruction"
 
 
 def problem(stop_at: int | None = None) -> Problem:
@@ -161,6 +194,18 @@ def test_training_begins_the_final_phase_with_it_and_resumes(tmp_path: Path) -> 
         return float(loop.history[2]["loss"])
 
     assert train(tmp_path / "whole", full) != train(tmp_path / "plain", plain)
+    scaled = dataclasses.replace(plain, train_scales=True)
+    assert train(tmp_path / "scaled", scaled) != train(tmp_path / "plain2", plain)
+    fixed, moved = (load_file(tmp_path / n / trainer.CHECKPOINT) for n in ("plain", "scaled"))
+    scales = [name for name in fixed if name.endswith(".scales")]
+    assert len(scales) == 2 + 6 * DIMS.n_layers
+    assert all((fixed[name] != moved[name]).any() for name in scales)
+    # Codebooks that are only fitted stay so, and float students have none.
+    fitted = dataclasses.replace(settings, final_epochs=0)
+    for bits, epochs in ((2, fitted), (32, settings)):
+        folder = tmp_path / f"{bits} bits"
+        quantization = dataclasses.replace(full, bits=bits)
+        trainer.Trainer(problem(), epochs, quantization, 0, folder).run(refuse)
     for stop_at in (2, 3):
         with pytest.raises(KeyboardInterrupt):
             train(tmp_path / f"{stop_at}", full, stop_at)

@@ -1,5 +1,6 @@
 """A run's folder keeps the settings it was made with."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -20,6 +21,18 @@ def test_settings_that_decide_the_weights_are_kept(tmp_path: Path) -> None:
         run.write_config(other)
     with pytest.raises(ConfigError, match="project folder"):
         run.write_config(replace(config, root=tmp_path / "elsewhere"))
+
+
+def test_settings_that_an_older_version_did_not_know_are_the_defaults(tmp_path: Path) -> None:
+    run = RunDir(tmp_path / "run")
+    config = Config(root=tmp_path)
+    run.write_config(config)
+    stored = json.loads(run.config_path.read_text())
+    del stored["settings"]["train"]["crop"]
+    run.config_path.write_text(json.dumps(stored))
+    with pytest.raises(ConfigError, match=r"other settings \(\[train\] crop\)"):
+        run.write_config(replace(config, train=replace(config.train, crop=True)))
+    run.write_config(config)
 
 
 def test_settings_about_the_board_may_change(tmp_path: Path) -> None:

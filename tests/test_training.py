@@ -18,6 +18,7 @@ import torch
 from safetensors.numpy import load_file
 
 from quads_mcu import config as project
+from quads_mcu.audio.augment import Augmenter
 from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.errors import ConfigError, StorageError, TrainingError
 from quads_mcu.model import codebook, dimensions, whisper
@@ -573,12 +574,12 @@ def test_tokens_of_the_teacher_are_learned(corpus: Path) -> None:
     place = RunDir(corpus / "run")
     losses = [e["loss"] for e in train.train(config, place, silent).history]
     assert losses[-1] < 0.7 * losses[0]
+    cropped = dataclasses.replace(config, train=dataclasses.replace(config.train, crop=True))
+    shorter = [e["loss"] for e in train.train(cropped, RunDir(corpus / "cropped"), silent).history]
+    assert shorter != losses and shorter[-1] < 0.7 * shorter[0]
     alone = dataclasses.replace(config, teacher=project.TeacherSection())
     with pytest.raises(ConfigError, match="token_share needs a teacher"):
         train.load_problem(alone, silent)
-    partly = dataclasses.replace(config.train, token_share=0.5, crop=True)
-    with pytest.raises(ConfigError, match=r"crop compares token by token, and token_share = 0.5"):
-        train.load_problem(dataclasses.replace(config, train=partly), silent)
 
 
 def test_cropped_windows_end_after_the_longest_utterance() -> None:
@@ -614,6 +615,27 @@ def test_cropped_windows_end_after_the_longest_utterance() -> None:
             np.testing.assert_array_equal(mel, whole[row][:end])
     # Batches are filled by length: 2.3 s on average, where four taken at random need 2.8 s.
     assert np.mean([batch.mel.shape[1] for batch in cropped]) < 240
+
+
+def test_cropped_windows_hold_what_variation_makes_of_an_utterance() -> None:
+    """Slower, later, with reverberation: the varied window counts, not the recording's end."""
+    pcm = np.zeros((40, 48_000), np.int16)
+    pcm[:, 200:24_000] = np.random.default_rng(0).integers(-9_000, 9_000, (40, 23_800))
+    no = np.zeros(40, bool)
+    utterances = data.Utterances(pcm, np.zeros((40, 1), np.int64), no, no)
+    varied = project.AugmentSection(reverb_probability=0.5, shift_s=0.2, speed=0.3)
+    config = project.Config(train=TrainSection(batch_size=2, crop=True), augment=varied)
+    batches = data.AugmentedBatches(utterances, config, [], 40, 300, 7, heard_mels=40)
+    frames = set()
+    for batch in batches(0, True):
+        generators = [np.random.default_rng([7, 0, int(row)]) for row in batch.rows]
+        augment = Augmenter(varied)
+        clean = [augment.pair(pcm[r], g)[0] for r, g in zip(batch.rows, generators, strict=True)]
+        last = max(int(np.flatnonzero(window)[-1]) for window in clean)
+        end = min(300, 2 * int(np.ceil((last + 1 + 8_000) / 320)))
+        assert batch.mel.shape[1] == end
+        frames.add(end)
+    assert len(frames) > 8 and max(frames) > 220
 
 
 def test_an_encoder_takes_a_window_that_ends_earlier() -> None:

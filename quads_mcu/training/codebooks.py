@@ -18,8 +18,8 @@ from quads_mcu.model.encoder import Student
 from quads_mcu.model_format import BITS, linear_shapes
 
 HALF_BITS = 16
-# Of a matrix' greatest channel scale; training may not cross zero.
-_LEAST_SCALE = 1e-4
+# Of a row's root mean square: below it a scale is of no use, and training may not cross zero.
+_LEAST_SCALE = 0.1
 
 
 def parameter_name(linear: str) -> str:
@@ -105,10 +105,27 @@ class Codebooks:
             centroids = self.centroids[name]
             centroids = _snap(centroids) if int8 else centroids
             scale = self.scales.get(name)
-            relative = latent if scale is None else latent / scale
+            relative = latent if scale is None else self._relative(name, latent, scale)
             weight = _Lookup.apply(relative, centroids, self.indices[name])  # type: ignore[no-untyped-call]
             found[parameter_name(name)] = weight if scale is None else weight * scale
         return found
+
+    def _relative(self, name: str, latent: Tensor, scale: Tensor) -> Tensor:
+        """Return latent / scale; for the scale's gradient no further out than the centroids are."""
+        if not scale.requires_grad:
+            return latent / scale
+        centroids = self.centroids[name].detach()
+        bounded = (latent.detach() / scale).clamp(centroids.min(), centroids.max())
+        return latent / scale.detach() + (bounded - bounded.detach())
+
+    @torch.no_grad()
+    def bound_scales(self, student: Student, within: str = "") -> None:
+        """Keep trained scales above a tenth of their row's root mean square; after every step."""
+        for name, latent in latents(student, within).items():
+            scale = self.scales.get(name)
+            if scale is not None and scale.requires_grad:
+                size = latent.flatten(1).square().mean(dim=1).sqrt().view_as(scale)
+                scale.copy_(torch.maximum(scale, _LEAST_SCALE * size))
 
     @torch.no_grad()
     def reassign(self, student: Student, within: str = "") -> None:
@@ -117,8 +134,6 @@ class Codebooks:
             if name not in self.centroids:
                 continue
             scale = self.scales.get(name)
-            if scale is not None and scale.requires_grad:
-                scale.clamp_min_(float(scale.max()) * _LEAST_SCALE)
             order = self.centroids[name].argsort()
             ordered = self.centroids[name][order]
             relative = latent if scale is None else latent / scale

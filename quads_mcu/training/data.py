@@ -177,7 +177,7 @@ class AugmentedBatches:
         self._heard_mels = heard_mels
         self._batch_size = config.train.batch_size
         self._crop = config.train.crop
-        self._length = np.array([content(pcm)[1] for pcm in utterances.pcm])
+        self._ends = np.array([content(pcm)[1] for pcm in utterances.pcm])
         self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
         bare = utterances.answers[:, 0] == NO_ANSWER
@@ -225,7 +225,7 @@ class AugmentedBatches:
             batch
             for rows in several
             for batch in self._split(
-                rows[np.argsort(self._length[rows], kind="stable")], self._batch_size
+                rows[np.argsort(self._ends[rows], kind="stable")], self._batch_size
             )
         ]
         return [batches[at] for at in rng.permutation(len(batches))]

@@ -3,7 +3,7 @@
 Codebooks of two bits, fitted, leave nothing of what the student knows, and its wrong answers say
 little about what to mend. So each block (the convolutions, then layer after layer) first learns to
 give what the float student's block gives, from what the quantized blocks before it give. The two
-are compared behind the norm that follows, which is all that the next block sees of them.
+are compared behind the norm that follows: what attention and feed-forward layers look at.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from quads_mcu.console import Progress
+from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Encoder, Student
 from quads_mcu.training.codebooks import Codebooks, latents
@@ -45,7 +46,9 @@ def run(
     passes: int,
     progress: Progress,
 ) -> dict[str, list[float]]:
-    """Train latent weights, codebooks, biases and norms of all blocks but the head, in place.
+    """Train latent weights, codebooks, biases and norms of all blocks, in place.
+
+    The last norm and the head stay.
 
     Args:
         student: holds the latent weights.
@@ -54,32 +57,28 @@ def run(
         windows: batches, float32 (batch, n_frames, n_mels).
         passes: over all windows, for each block.
     Returns:
-        By block, the squared error of its normed output against that output's power: of the first
-        batch before anything was learned, and the mean over the last pass.
+        By block, the squared error of its normed output against that output's power, over all
+        windows: of fitted codebooks, and as learned.
+    Raises:
+        TrainingError: an error is not finite.
     """
     blocks, wanted = list(_blocks(student.encoder)), list(_blocks(target.encoder))
     inputs, states = list(windows), list(windows)
-    errors = {}
     steps = len(windows) * passes
+    errors = {}
     for at, (block, other) in enumerate(zip(blocks, wanted, strict=True)):
         norm = wanted[at + 1].norm if at + 1 < len(wanted) else target.encoder.norm
-
-        def quantized(x: Tensor, block: _Block = block) -> Tensor:
-            weights = codebooks.weights(student, int8=True, within=block.prefix)
-            return functional_call(block, weights, (x,))  # type: ignore[no-any-return]
-
         with torch.no_grad():
             states = [other(x) for x in states]
             goals = [norm(x) for x in states]
-        trained = _Training(student, codebooks, block, steps)
+        learner = _Learner(student, codebooks, block, norm, steps)
+        _, fitted = learner.outputs(inputs, goals)
         for done in range(steps):
-            trained.step(norm(quantized(inputs[done % len(inputs)])), goals[done % len(goals)])
+            learner.step(inputs[done % len(inputs)], goals[done % len(goals)])
             progress("reconstruction", at * steps + done + 1, len(blocks) * steps)
         codebooks.reassign(student, block.prefix)
-        last = trained.errors[-len(windows) :]
-        errors[block.prefix.rstrip(".")] = [trained.errors[0], sum(last) / len(last)]
-        with torch.no_grad():
-            inputs = [quantized(x) for x in inputs]
+        inputs, learned = learner.outputs(inputs, goals)
+        errors[block.prefix.rstrip(".")] = [fitted, learned]
     return errors
 
 
@@ -115,13 +114,16 @@ def _blocks(encoder: Encoder) -> Iterator[_Block]:
         yield _Block(encoder, f"layers.{index}.", layer)
 
 
-class _Training:
-    """One block's optimizer and learning-rate curve."""
+class _Learner:
+    """One block, its optimizer and learning-rate curve."""
 
-    def __init__(self, student: Student, codebooks: Codebooks, block: _Block, steps: int) -> None:
+    def __init__(
+        self, student: Student, codebooks: Codebooks, block: _Block, norm: nn.Module, steps: int
+    ) -> None:
+        self.block, self.norm = block, norm
         self.student, self.codebooks, self.prefix = student, codebooks, block.prefix
         self.steps = steps
-        self.errors: list[float] = []
+        self.done = 0
         groups = []
         matrices = latents(student, block.prefix)
         for name, weight in matrices.items():
@@ -135,19 +137,41 @@ class _Training:
         groups.append({"params": others, "peak": _BIAS_RATE})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
-    def step(self, found: Tensor, goal: Tensor) -> None:
-        done = len(self.errors)
+    def quantized(self, x: Tensor) -> Tensor:
+        weights = self.codebooks.weights(self.student, int8=True, within=self.prefix)
+        return functional_call(self.block, weights, (x,))  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def outputs(self, inputs: list[Tensor], goals: list[Tensor]) -> tuple[list[Tensor], float]:
+        """Return the block's outputs and their mean error."""
+        found = [self.quantized(x) for x in inputs]
+        pairs = zip(found, goals, strict=True)
+        return found, sum(float(_error(self.norm(x), goal)) for x, goal in pairs) / len(goals)
+
+    def step(self, x: Tensor, goal: Tensor) -> None:
+        done = self.done
         factor = 0.5 + 0.5 * math.cos(math.pi * done / self.steps)
         factor *= min(1.0, (done + 1) / _WARM_UP_STEPS)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        error = (found - goal).square().mean() / goal.square().mean()
+        error = _error(self.norm(self.quantized(x)), goal)
+        if not torch.isfinite(error):
+            raise TrainingError(
+                f"the error of block {self.prefix.rstrip('.')} is {float(error.detach())} in step "
+                f"{done + 1} of its reconstruction; choose more [quantization] bits, or set "
+                "reconstruction_passes = 0"
+            )
         self.optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
         self.optimizer.step()
-        self.errors.append(float(error.detach()))
+        self.codebooks.bound_scales(self.student, self.prefix)
+        self.done += 1
         if (done + 1) % _REASSIGN_STEPS == 0:
             self.codebooks.reassign(self.student, self.prefix)
+
+
+def _error(found: Tensor, goal: Tensor) -> Tensor:
+    return (found - goal).square().mean() / goal.square().mean()
 
 
 def _relative(parameter: Tensor, rate: float) -> dict[str, object]:

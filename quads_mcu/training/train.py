@@ -123,13 +123,7 @@ def _with_whisper(
         taught = teacher.outputs(config, corpus, problem.dims, fingerprint, progress)
         fingerprint = data.digest(fingerprint, taught.features, taught.logits)
     problem = replace(problem, teacher=taught)
-    share = config.train.token_share
-    if config.train.crop and taught is not None and share < 1.0:
-        raise ConfigError(
-            f"[train] crop compares token by token, and token_share = {share:g} also means over "
-            "whole windows; set token_share = 1.0, or crop = false"
-        )
-    if share:
+    if config.train.token_share:
         problem = _with_tokens(config, problem, corpus)
     initial = _initial(config, problem, progress)
     if initial is not None:

@@ -101,7 +101,6 @@ class Trainer:
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
-        self.reconstruction: dict[str, list[float]] = {}
         self.average = Average(self.student, settings.average)
         self.optimizer = self._distillation_optimizer()
         self.quantization_optimizer: torch.optim.Optimizer | None = None
@@ -127,13 +126,10 @@ class Trainer:
 
     def _run_epoch(self, epoch: Epoch, log: tensorboard.Log, progress: Progress) -> None:
         started_s = time.monotonic()
-        self._enter(epoch, progress)
+        begun = self._enter(epoch, progress)
         loss = self._train(epoch, progress)
         entry: dict[str, Any] = {"epoch": epoch.number, "phase": epoch.phase, "cycle": epoch.cycle}
-        entry["loss"] = loss
-        entry |= self._validate(epoch)
-        if epoch.first and self.reconstruction:
-            entry["reconstruction"] = self.reconstruction
+        entry |= {"loss": loss} | begun | self._validate(epoch)
         entry["duration_s"] = round(time.monotonic() - started_s, 2)
         self.history.append(entry)
         self._leave(epoch)
@@ -159,16 +155,18 @@ class Trainer:
 
     def _quantization_optimizer(self, codebooks: Codebooks) -> torch.optim.Optimizer:
         parameters = [*self.student.parameters(), *codebooks.centroids.values()]
-        if self.quantization.train_scales:
-            parameters += [scale.requires_grad_() for scale in codebooks.scales.values()]
         groups = [{"params": parameters, "peak": self.settings.lr_quant}]
+        if self.quantization.train_scales:
+            scales = [scale.requires_grad_() for scale in codebooks.scales.values()]
+            groups.append({"params": scales, "peak": self.settings.lr_quant})
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
     def _fit(self, widths: Mapping[str, int]) -> Codebooks:
         scales = self.quantization.channel_scales
         return Codebooks.fit(self.student, widths, channel_scales=scales)
 
-    def _enter(self, epoch: Epoch, progress: Progress) -> None:
+    def _enter(self, epoch: Epoch, progress: Progress) -> dict[str, Any]:
+        """Prepare an epoch; return what the history shall tell of that."""
         if epoch.distills:
             if epoch.first:
                 self.average.restart(self.student)
@@ -177,7 +175,8 @@ class Trainer:
         elif epoch.phase == "final":
             self._read_float_student()
             if epoch.first:
-                self._begin_final(progress)
+                return self._begin_final(progress)
+        return {}
 
     def _read_float_student(self) -> Student:
         if self.float_student is None:
@@ -189,26 +188,27 @@ class Trainer:
         self.codebooks = self._fit(self.bits)
         self.quantization_optimizer = self._quantization_optimizer(self.codebooks)
 
-    def _begin_final(self, progress: Progress) -> None:
+    def _begin_final(self, progress: Progress) -> dict[str, Any]:
         """Start from the float student: choose bits, fit codebooks, calibrate activations."""
         self.student.load_state_dict(self._read_float_student().state_dict())
         mel = self._mel(np.concatenate(list(self._varied_mel(0, _CALIBRATION_CLIPS))))
         self.bits = bits.choose(self.student, mel, self.quantization, progress)
         self._begin_quantization()
-        self._reconstruct(progress)
+        found = self._reconstruct(progress)
         if self.codebooks and all(width in BITS for width in self.bits.values()):
             self.grids = self._calibrate(self.codebooks, mel)
+        return {"reconstruction": found} if found else {}
 
-    def _reconstruct(self, progress: Progress) -> None:
-        """Let the codebooks of every block learn alone first."""
+    def _reconstruct(self, progress: Progress) -> dict[str, list[float]]:
+        """Let the codebooks of every block learn alone first, where a final phase follows."""
         passes, codebooks = self.quantization.reconstruction_passes, self.codebooks
-        if passes and codebooks is not None:
-            target = self._read_float_student()
-            most = reconstruction.most_windows(self.problem.dims)
-            windows = [self._mel(mel) for mel in self._varied_mel(1, most)]
-            self.reconstruction = reconstruction.run(
-                self.student, codebooks, target, windows, passes, progress
-            )
+        wanted = passes and self.settings.final_epochs
+        if not wanted or codebooks is None or not codebooks.centroids:
+            return {}
+        most = reconstruction.most_windows(self.problem.dims)
+        windows = [self._mel(mel) for mel in self._varied_mel(1, most)]
+        target = self._read_float_student()
+        return reconstruction.run(self.student, codebooks, target, windows, passes, progress)
 
     def _leave(self, epoch: Epoch) -> None:
         if epoch.last and epoch.phase == "quantization" and self.codebooks is not None:
@@ -255,8 +255,10 @@ class Trainer:
             optimizer.step()
             if epoch.distills:
                 self.average.update(self.student)
-            if self.codebooks is not None and (step + 1) % _REASSIGN_STEPS == 0:
-                self.codebooks.reassign(self.student)
+            if self.codebooks is not None:
+                self.codebooks.bound_scales(self.student)
+                if (step + 1) % _REASSIGN_STEPS == 0:
+                    self.codebooks.reassign(self.student)
             total += value
             progress("training", epoch.number + (step + 1) / (steps + 1), len(self.epochs))
         if self.codebooks is not None:
@@ -417,6 +419,8 @@ class Trainer:
         settings = asdict(self.settings) | asdict(self.quantization)
         stored = found.get("settings", {})
         compared = settings.keys() - {"threads", "device"}
+        # What a checkpoint of an older version does not know is as if never set.
+        stored = asdict(TrainSection()) | asdict(QuantizationSection()) | stored
         differing = [name for name in sorted(compared) if stored.get(name) != settings[name]]
         way_out = "choose another --run or train with --restart"
         if differing:
