@@ -454,6 +454,13 @@ def test_train_command(
     other = dataclasses.replace(config, train=dataclasses.replace(config.train, alpha=0.1))
     with pytest.raises(ConfigError, match=r"\[train\] alpha"):
         train.train(other, place, silent)
+    # How many synthesized utterances an epoch has decides what a teacher becomes, not a frozen one.
+    more = dataclasses.replace(config, train=dataclasses.replace(config.train, synth_ratio=3.0))
+    if fine_tune_epochs:
+        with pytest.raises(AssertionError, match="cached"):
+            train.load_problem(more, silent)
+    else:
+        train.load_problem(more, silent)
 
 
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])

@@ -62,6 +62,7 @@ def outputs(
     settings = asdict(config.teacher) | {"weights": weights}
     if config.teacher.fine_tune_epochs:
         settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
+        settings |= {"synth_ratio": config.train.synth_ratio, "share": config.data.unknown_share}
     if config.teacher.projection == "pooling":
         settings |= {"width": dimensions.PRESETS[config.student.preset].d_model}
     key = digest(_VERSION, fingerprint, dims, sorted(settings.items()), config.project.seed)
