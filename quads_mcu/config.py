@@ -413,16 +413,16 @@ def from_tree(tree: dict[str, Any], *, where: str, root: Path = Path()) -> Confi
             values[name] = _slots(value, where)
         else:
             values[name] = _section(hints[name], value, where)
-    if values.get("slots") and values.get("intents"):
-        raise ConfigError(
-            f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
-        )
     config = Config(**values, root=root)
     _check_together(config, where)
     return config
 
 
 def _check_together(config: Config, where: str) -> None:
+    if config.slots and config.intents:
+        raise ConfigError(
+            f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
+        )
     train, quantization = config.train, config.quantization
     if quantization.train_scales and not quantization.channel_scales:
         raise ConfigError(

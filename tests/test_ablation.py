@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from silent import silent
 from test_narrow import whisper_file
 from tiny_run import tiny_config
 
@@ -19,10 +20,6 @@ from quads_mcu.report import ablation
 from quads_mcu.report.ablation import Row
 from quads_mcu.report.statistics import Accuracy
 from quads_mcu.training.schedule import schedule
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    assert 0 <= completed <= total
 
 
 def test_strategies_train_equally_long() -> None:

@@ -13,7 +13,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from safetensors.numpy import load_file, save_file
 from tiny_run import tiny_run
 
@@ -30,20 +29,14 @@ from quads_mcu.slots import Slot
 from quads_mcu.training import evaluation, trainer
 from quads_mcu.training.problem import Batch, Problem, Split
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZES = {
     "small": Dimensions(8, 20, 24, 3, 1, 5),
     "one token": Dimensions(8, 2, 8, 1, 1, 2),
     "deep": Dimensions(16, 30, 64, 2, 3, 7),
     "pools": Dimensions(8, 20, 24, 3, 1, 7, pools=(2, 5)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
 
 
 def random_mel(dims: Dimensions, n: int, seed: int) -> np.ndarray[Any, np.dtype[np.int8]]:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from silent import silent
 from torch import Tensor
 from torch.func import functional_call
 
@@ -24,20 +25,10 @@ from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents
 from quads_mcu.training.problem import Batch, Problem, Split
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIMS = Dimensions(8, 24, 32, 2, 2, 3)
 NORMS = ("layers.0.attention_norm", "layers.1.attention_norm", "norm")
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    assert 0 <= completed <= total
 
 
 def start(bits: int, train_scales: bool = True) -> tuple[Student, Student, Codebooks]:

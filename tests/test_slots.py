@@ -162,6 +162,7 @@ def test_every_answer_of_every_slot_must_be_trained() -> None:
         task.check()
 
 
+@pytest.mark.usefixtures("one_thread")
 def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
     """The drink is the band that is loud, the size whether the second half is louder."""
     rng = np.random.default_rng(0)
@@ -182,13 +183,8 @@ def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
         warmup_epochs=8, cycles=0, final_epochs=1, lr_encoder=5e-3, lr_head=5e-3, lr_quant=1e-3
     )
     task = Problem(dims, SLOTS, data, data, batches, 9, fingerprint="x")
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        loop = trainer.Trainer(task, settings, QuantizationSection(), 0, tmp_path)
-        loop.run(lambda *_: None)
-    finally:
-        torch.set_num_threads(threads)
+    loop = trainer.Trainer(task, settings, QuantizationSection(), 0, tmp_path)
+    loop.run(lambda *_: None)
     assert loop.best["quantized"][0] > 0.9
     model = pack.pack(tmp_path)
     assert model.slots == SLOTS

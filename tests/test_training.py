@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from silent import silent
 
 from quads_mcu import config as project
 from quads_mcu.audio.augment import Augmenter
@@ -43,6 +44,8 @@ from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
 from quads_mcu.training.schedule import rate_factor, schedule
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 DIMS = Dimensions(8, 12, 16, 2, 1, 3)
 LABELS = ("left", "right", "stop")
 SLOTS = (Slot("intent", LABELS),)
@@ -56,18 +59,6 @@ SHORT = TrainSection(
     lr_head=5e-3,
     lr_quant=1e-3,
 )
-
-
-@pytest.fixture(autouse=True)
-def _one_thread() -> Iterator[None]:
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    assert 0 <= completed <= total
 
 
 def split(n: int, seed: int) -> Split:

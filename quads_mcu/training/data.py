@@ -177,7 +177,6 @@ class AugmentedBatches:
         self._heard_mels = heard_mels
         self._batch_size = config.train.batch_size
         self._crop = config.train.crop
-        self._ends = np.array([content(pcm)[1] for pcm in utterances.pcm])
         self._seed = seed
         spoken, unknown = utterances.synthesized, utterances.unknown
         bare = utterances.answers[:, 0] == NO_ANSWER
@@ -220,14 +219,10 @@ class AugmentedBatches:
         order = rng.permutation(np.concatenate([self._recorded, *drawn]))
         if not by_length:
             return self._split(order, self._batch_size)
-        several = self._split(order, _SORTED_BATCHES * self._batch_size)
-        batches = [
-            batch
-            for rows in several
-            for batch in self._split(
-                rows[np.argsort(self._ends[rows], kind="stable")], self._batch_size
-            )
-        ]
+        batches: list[NDArray[np.int64]] = []
+        for rows in self._split(order, _SORTED_BATCHES * self._batch_size):
+            ends = [content(self._pcm[row])[1] for row in rows]
+            batches += self._split(rows[np.argsort(ends, kind="stable")], self._batch_size)
         return [batches[at] for at in rng.permutation(len(batches))]
 
     @staticmethod

@@ -93,25 +93,21 @@ class _Block(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.prefix = prefix
-        self.part = [part]  # in a list: not a module of its own, with other names
+        self.part = part
 
     @property
     def norm(self) -> nn.Module:
         return self.encoder.get_submodule(self.prefix + "attention_norm")
 
-    def own_parameters(self) -> dict[str, Tensor]:
-        """Return those of this block by their names in the encoder."""
-        pairs = self.encoder.named_parameters()
-        return {name: value for name, value in pairs if name.startswith(self.prefix)}
-
     def forward(self, x: Tensor) -> Tensor:
-        return self.part[0](x)
+        return self.part(x)
 
 
 def _blocks(encoder: Encoder) -> Iterator[_Block]:
     yield _Block(encoder, "conv", encoder.stem)
     for index, layer in enumerate(encoder.layers):
-        yield _Block(encoder, f"layers.{index}.", layer)
+        # Its method, for the layer itself would become a module under a second name.
+        yield _Block(encoder, f"layers.{index}.", layer.forward)
 
 
 class _Learner:
@@ -132,8 +128,11 @@ class _Learner:
                 groups.append(_relative(codebooks.centroids[name], _CENTROID_RATE))
             if name in codebooks.scales and codebooks.scales[name].requires_grad:
                 groups.append(_relative(codebooks.scales[name], _SCALE_RATE))
-        taken = {id(weight) for weight in matrices.values()}
-        others = [p for p in block.own_parameters().values() if id(p) not in taken]
+        others = [
+            parameter
+            for name, parameter in block.encoder.named_parameters()
+            if name.startswith(block.prefix) and name.removesuffix(".weight") not in matrices
+        ]
         groups.append({"params": others, "peak": _BIAS_RATE})
         self.optimizer = torch.optim.AdamW(groups, weight_decay=0.0)
 
