@@ -266,17 +266,18 @@ def _cut_layer(
     _cut_attention(layer, narrow, stream, cut)
     stream = stream + layer.output(_mixed(layer, stream))
     mixed = _mixed(narrow, own)
-    _solve(narrow.output, mixed, stream @ cut.down.T - own)
+    fit_linear(narrow.output, mixed, stream @ cut.down.T - own)
     own = own + narrow.output(mixed)
 
     _cut_feed_forward(layer, narrow, stream, cut)
     stream = stream + _feed_forward(layer, stream) if final is None else final
     hidden = _hidden(narrow, own)
-    _solve(narrow.feed_forward_2, hidden, stream @ cut.down.T - own)
+    fit_linear(narrow.feed_forward_2, hidden, stream @ cut.down.T - own)
     return stream, own + narrow.feed_forward_2(hidden)
 
 
-def _solve(linear: nn.Linear, x: Tensor, y: Tensor) -> None:
+def fit_linear(linear: nn.Linear, x: Tensor, y: Tensor) -> None:
+    """Set a linear layer to the ridge regression of y, (..., n_out), on x, (..., n_in)."""
     weight, bias = _least_squares(x, y)
     linear.weight.copy_(weight)
     linear.bias.copy_(bias)

@@ -172,7 +172,12 @@ def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | 
 
 
 def _with_head(config: Config, problem: Problem, encoder: Weights, progress: Progress) -> Weights:
-    """Add a head that is trained on what the encoder gives for the training clips; cached."""
+    """Add a head that is trained on what the encoder gives for the training clips; cached.
+
+    A student that learns the teacher's every token takes the teacher's head (`projection.fold`).
+    """
+    if config.train.token_share:
+        return _of_student(encoder)
     epochs, seed = config.teacher.head_epochs, config.project.seed
     train = problem.train
     tensors = (part for item in sorted(encoder.items()) for part in item)

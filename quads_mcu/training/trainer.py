@@ -20,7 +20,7 @@ from quads_mcu import slots
 from quads_mcu.config import QuantizationSection, TrainSection
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError, TrainingError
-from quads_mcu.model.encoder import Student, identity
+from quads_mcu.model.encoder import Head, Student, identity
 from quads_mcu.model_format import BITS
 from quads_mcu.run_dir import write_json
 from quads_mcu.training import (
@@ -29,6 +29,7 @@ from quads_mcu.training import (
     bits,
     checkpoint,
     losses,
+    projection,
     reconstruction,
     tensorboard,
 )
@@ -97,7 +98,9 @@ class Trainer:
             state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
             self.student.load_state_dict(self.student.state_dict() | state)
         self.student.to(self.device)
-        self.projection = self._projection().to(self.device)
+        self.projection: nn.Linear | nn.Identity
+        self.teacher_head: Head | None = None
+        self._prepare_teacher()
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
@@ -106,7 +109,9 @@ class Trainer:
         self.quantization_optimizer: torch.optim.Optimizer | None = None
         if (folder / CHECKPOINT).exists():
             self._restore()
-        elif not any(epoch.distills for epoch in self.epochs):
+            return
+        self._begin_distillation()
+        if not any(epoch.distills for epoch in self.epochs):
             self.best["float"] = self._measure(lambda mel: self.student(mel)[1])
             self._write_float()
 
@@ -137,16 +142,41 @@ class Trainer:
         self._save()
         progress("training", epoch.number + 1, len(self.epochs))
 
-    def _projection(self) -> nn.Module:
-        """P of Eq. 1: learned where the widths differ."""
-        teacher = self.problem.teacher
-        width = self.problem.dims.d_model
-        if teacher is None or teacher.features.shape[1] == width:
-            return nn.Identity()
-        return nn.Linear(width, teacher.features.shape[1])
+    def _prepare_teacher(self) -> None:
+        """Set up P, and the teacher's head behind it for a student that learns its every token."""
+        teacher, width = self.problem.teacher, self.problem.dims.d_model
+        told = teacher.features.shape[1] if teacher else width
+        self.projection = projection.projection(width, told).to(self.device)
+        if teacher is not None and self.problem.teacher_tokens is not None:
+            head = projection.teacher_head(teacher.head, told, self.problem.dims)
+            self.teacher_head = head.to(self.device)
+
+    def _begin_distillation(self) -> None:
+        """Fit P to a student that knows something, and fold the teacher's head."""
+        if self.problem.initial is not None and isinstance(self.projection, nn.Linear):
+            projection.fit(self.projection, self._feature_pairs())
+        self._fold()
+
+    @torch.no_grad()
+    def _feature_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield the student's and the teacher's tokens, or pooled features, of one more epoch."""
+        teacher, listen = self.problem.teacher, self.problem.teacher_tokens
+        assert teacher is not None
+        for batch in self.problem.batches(len(self.epochs), True):
+            tokens = self.student.encoder(self._mel(batch.mel))
+            if listen is not None and batch.heard is not None:
+                yield tokens, listen(self._mel(batch.heard))
+            else:
+                yield tokens.mean(dim=1), self._tensor(teacher.features[batch.rows])
+
+    def _fold(self) -> None:
+        if self.teacher_head is not None:
+            projection.fold(self.teacher_head, self.projection, self.student.head)
 
     def _distillation_optimizer(self) -> torch.optim.Optimizer:
-        head = [*self.student.head.parameters(), *self.projection.parameters()]
+        head = list(self.projection.parameters())
+        if self.teacher_head is None:
+            head += self.student.head.parameters()
         groups = [
             {"params": list(self.student.encoder.parameters()), "peak": self.settings.lr_encoder},
             {"params": head, "peak": self.settings.lr_head},
@@ -254,6 +284,7 @@ class Trainer:
                 nn.utils.clip_grad_norm_(group["params"], _GRADIENT_NORM)
             optimizer.step()
             if epoch.distills:
+                self._fold()
                 self.average.update(self.student)
             if self.codebooks is not None:
                 self.codebooks.bound_scales(self.student)
@@ -272,11 +303,15 @@ class Trainer:
         if epoch.distills:
             with accelerator.mixed_precision(self.device):
                 tokens = self.student.encoder(mel)
-                z = tokens.mean(dim=1)
-                logits = self.student.head(tokens)
-            tokens, z, logits = tokens.float(), z.float(), logits.float()
+                if self.teacher_head is None:
+                    features = self.projection(tokens.mean(dim=1))
+                    logits = self.student.head(tokens)
+                else:
+                    features = self.projection(tokens)
+                    logits = self.teacher_head(features)
+            features, logits = features.float(), logits.float()
         else:
-            z, logits = self._quantized(mel)
+            logits = self._quantized(mel)[1]
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
             target = self.float_student(mel)[1]
@@ -290,11 +325,14 @@ class Trainer:
             told = losses.divergence(logits, target, sizes, _TEMPERATURE)
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
-        distance = F.l1_loss(self.projection(z), self._tensor(teacher.features[rows]))
+        pooled = self._tensor(teacher.features[rows])
         if self.problem.teacher_tokens is not None and batch.heard is not None:
             told = self.problem.teacher_tokens(self._mel(batch.heard))
-            each, share = F.l1_loss(self.projection(tokens), told), self.settings.token_share
-            distance = share * each + (1 - share) * distance
+            share = self.settings.token_share
+            distance = share * F.l1_loss(features, told)
+            distance = distance + (1 - share) * F.l1_loss(features.mean(dim=1), pooled)
+        else:
+            distance = F.l1_loss(features, pooled)
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
     def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
