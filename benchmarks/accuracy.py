@@ -64,8 +64,8 @@ ROWS = {
         "wakewords-unknown/quads.toml",
         "≤ 5 % false rejects at ≤ 1 false accept per hour",
     ),
-    "digits-large": Row("ten digits, unseen speaker", "digits-large/quads.toml", "90"),
-    "digits": Row("ten digits, unseen speaker", "digits/quads.toml", "84"),
+    "digits": Row("ten digits, unseen speaker", "digits/quads.toml", "90"),
+    "digits-d96x2": Row("ten digits, unseen speaker", "digits/d96x2.toml", "84"),
 }
 
 
