@@ -180,7 +180,8 @@ class TrainSection:
     )
     token_share: float = _setting(
         0.0,
-        "Share of the feature loss on every token of a teacher that hears no noise.",
+        "Share of the feature loss on every token of a teacher that hears no noise; above 0 the "
+        "teacher's head answers for the student.",
         low=0.0,
         high=1.0,
     )
@@ -199,7 +200,9 @@ class TrainSection:
         low=0.0,
         high=1.0,
     )
-    lr_head: float = _setting(2e-3, "Peak learning rate of the head.", low=0.0, high=1.0)
+    lr_head: float = _setting(
+        2e-3, "Peak learning rate of the head and of the projection.", low=0.0, high=1.0
+    )
     lr_quant: float = _setting(
         2e-4, "Peak learning rate in quantization phases.", low=0.0, high=1.0
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, re
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 DIMS = Dimensions(8, 12, 16, 2, 1, 5)
+CLIPS = 80
 WIDTH = 24
 SETTINGS = TrainSection(
     warmup_epochs=2,
@@ -95,8 +97,8 @@ def task(seed: int) -> tuple[Problem, Head]:
     """Two slots, a wider teacher that hears every token, a student that starts from something."""
     dims = dataclasses.replace(DIMS, pools=(3, 2))
     rng = np.random.default_rng(seed)
-    mel = rng.integers(-100, 60, (40, dims.n_frames, dims.n_mels)).astype(np.int8)
-    answers = np.stack([np.arange(40) % 3, np.arange(40) % 2], axis=1).astype(np.int64)
+    mel = rng.integers(-100, 60, (CLIPS, dims.n_frames, dims.n_mels)).astype(np.int8)
+    answers = np.stack([np.arange(CLIPS) % 3, np.arange(CLIPS) % 2], axis=1).astype(np.int64)
     torch.manual_seed(seed)
     wide = Student(dataclasses.replace(dims, d_model=WIDTH)).requires_grad_(False)
     wide.head.load_state_dict(head_of(wide.dims, seed).state_dict())
@@ -105,8 +107,8 @@ def task(seed: int) -> tuple[Problem, Head]:
     own = Student(dims).encoder.state_dict()
 
     def batches(epoch: int, distills: bool) -> Iterator[Batch]:
-        order = np.random.default_rng([seed, epoch]).permutation(40)
-        for rows in order.reshape(5, 8):
+        order = np.random.default_rng([seed, epoch]).permutation(CLIPS)
+        for rows in order.reshape(5, 16):
             yield Batch(rows, mel[rows], mel[rows] if distills else None)
 
     data = Split(mel, answers)
@@ -165,7 +167,7 @@ def test_a_student_of_every_token_answers_through_the_teachers_head(tmp_path: Pa
     weights = []
 
     def check(description: str, completed: float, total: float) -> None:
-        if completed >= SETTINGS.warmup_epochs:
+        if description != "training" or completed >= SETTINGS.warmup_epochs:
             return
         with torch.no_grad():
             tokens = loop.student.encoder(mel)
@@ -176,9 +178,62 @@ def test_a_student_of_every_token_answers_through_the_teachers_head(tmp_path: Pa
     loop.run(check)
     steps = SETTINGS.warmup_epochs * problem.n_batches
     assert len(weights) > steps and (weights[-1] - weights[0]).abs().max() > 1e-3
-    alone, _ = task(4)
-    apart = started(dataclasses.replace(alone, teacher_tokens=None), tmp_path / "own")
-    assert apart.teacher_head is None
+
+
+@pytest.mark.parametrize("logit_share", [0.0, 1.0])
+def test_the_answers_teach_encoder_and_projection_through_the_teachers_head(
+    tmp_path: Path, logit_share: float
+) -> None:
+    problem, head = task(6)
+    loop = started(problem, tmp_path, alpha=0.0, logit_share=logit_share)
+    batch = next(iter(problem.batches(0, True)))
+    loop._loss(loop.epochs[0], batch).backward()  # type: ignore[no-untyped-call]
+    encoder, linear = copy.deepcopy((loop.student.encoder, loop.projection))
+    for parameter in (*encoder.parameters(), *linear.parameters()):
+        parameter.grad = None
+    scores = head(linear(encoder(real_mel(batch.mel))))
+    wanted = torch.zeros(())
+    answers, taught = torch.from_numpy(problem.train.answers[batch.rows]), problem.teacher
+    assert taught is not None
+    told = torch.from_numpy(taught.logits[batch.rows])
+    for slot, columns in enumerate((slice(0, 3), slice(3, 5))):
+        own = torch.log_softmax(scores[:, columns] / (2 if logit_share else 1), dim=1)
+        if logit_share:
+            other = torch.softmax(told[:, columns] / 2, dim=1)
+            wanted = wanted + 4 * (other * (other.log() - own)).sum(dim=1).mean()
+        else:
+            wanted = wanted - own[torch.arange(len(own)), answers[:, slot]].mean()
+    wanted.backward()  # type: ignore[no-untyped-call]
+    pairs = [*zip(loop.student.encoder.parameters(), encoder.parameters(), strict=True)]
+    pairs += zip(loop.projection.parameters(), linear.parameters(), strict=True)
+    for found, right in pairs:
+        assert found.grad is not None and right.grad is not None and right.grad.abs().max() > 0
+        torch.testing.assert_close(found.grad, right.grad, atol=1e-4, rtol=1e-3)
+
+
+def test_a_student_as_wide_as_its_teacher_keeps_the_teachers_head(tmp_path: Path) -> None:
+    problem, _ = task(7)
+    wide = Student(dataclasses.replace(problem.dims, d_model=WIDTH))
+    names = {f"encoder.{name}": value.numpy() for name, value in wide.encoder.state_dict().items()}
+    loop = started(dataclasses.replace(problem, dims=wide.dims, initial=names), tmp_path, cycles=0)
+    assert problem.teacher is not None
+    given = torch.from_numpy(problem.teacher.head["head.weight"])
+    torch.testing.assert_close(loop.student.head.weight.detach(), given, atol=0, rtol=0)
+    seen = []
+    loop.run(lambda *_: seen.append(loop.student.head.weight.detach().clone()))
+    assert torch.equal(seen[2], given) and not torch.equal(seen[-1], given)
+
+
+def test_too_few_clips_leave_the_projection_random(tmp_path: Path) -> None:
+    problem, _ = task(3)
+
+    def few(epoch: int, distills: bool) -> Iterator[Batch]:
+        yield next(iter(problem.batches(epoch, distills)))
+
+    fewer = dataclasses.replace(problem, batches=few, n_batches=1, teacher_tokens=None)
+    loop = started(fewer, tmp_path)
+    assert isinstance(loop.projection, nn.Linear)
+    assert loop.projection.weight.abs().max() <= DIMS.d_model**-0.5
 
 
 def test_an_interrupted_run_goes_on_behind_the_teachers_head(tmp_path: Path) -> None:

@@ -520,6 +520,10 @@ def test_a_student_that_was_cut_begins_with_a_head_of_its_own(
     monkeypatch.setattr(teacher, "fit_head", never)
     again = train.load_problem(config, silent)
     assert again.fingerprint == problem.fingerprint
+    # Where every token is learned, the teacher's head answers.
+    tokens = dataclasses.replace(config, train=dataclasses.replace(config.train, token_share=1.0))
+    found_names = train.load_problem(tokens, silent).initial
+    assert found_names and all(name.startswith("encoder.") for name in found_names)
 
 
 def test_a_head_looks_at_as_many_clips_as_memory_allows(monkeypatch: pytest.MonkeyPatch) -> None:

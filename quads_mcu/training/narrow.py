@@ -276,6 +276,7 @@ def _cut_layer(
     return stream, own + narrow.feed_forward_2(hidden)
 
 
+@torch.no_grad()
 def fit_linear(linear: nn.Linear, x: Tensor, y: Tensor) -> None:
     """Set a linear layer to the ridge regression of y, (..., n_out), on x, (..., n_in)."""
     weight, bias = _least_squares(x, y)

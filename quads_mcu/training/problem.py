@@ -48,8 +48,8 @@ class TeacherOutputs:
     """What the teacher says about the unaugmented training utterances, and what it became.
 
     features: float32 (N, width), pooled; logits: float32 (N, n_classes); valid_accuracy: 0 .. 1.
-    head: its `head.weight` and `head.bias`. tuned: its encoder's weights after fine-tuning, None
-    where it stayed frozen.
+    head: its `head.weight`, `head.bias` and, with pools, `head.query`. tuned: its encoder's weights
+    after fine-tuning, None where it stayed frozen.
     """
 
     features: NDArray[np.float32]

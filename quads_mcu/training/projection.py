@@ -14,20 +14,24 @@ from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Head
 from quads_mcu.training import narrow
 
-# Tokens, or pooled utterances, that it is fitted to.
+# Tokens, or pooled utterances, that it is fitted to: at most, and at least for each feature.
 _ROWS = 1 << 15
+_ROWS_PER_FEATURE = 4
 
 
-def projection(width: int, teacher_width: int) -> nn.Linear | nn.Identity:
-    """Return a random P, the identity where the widths are equal."""
-    return nn.Identity() if width == teacher_width else nn.Linear(width, teacher_width)
+def projection(width: int, teacher_width: int | None) -> nn.Linear | nn.Identity:
+    """Return a random P; the identity where the widths are equal, or there is no teacher."""
+    if teacher_width is None or width == teacher_width:
+        return nn.Identity()
+    return nn.Linear(width, teacher_width)
 
 
 def fit(linear: nn.Linear, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
     """Set P to the least squares from a student's features to the teacher's.
 
     From a random P the first epochs would turn the features of a pre-trained student to where P
-    looks for them, and what it knows would be lost on the way.
+    looks for them, and what it knows would be lost on the way. From fewer than
+    four pairs for each feature of the student it would learn their noise, and stays as it is.
 
     Args:
         pairs: of features, float32 (..., width) and (..., teacher's width); enough are taken.
@@ -39,7 +43,7 @@ def fit(linear: nn.Linear, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
         told.append(y.flatten(0, -2))
         if sum(map(len, own)) >= _ROWS:
             break
-    with torch.no_grad():
+    if sum(map(len, own)) >= _ROWS_PER_FEATURE * linear.in_features:
         narrow.fit_linear(linear, torch.cat(own), torch.cat(told))
 
 

@@ -31,6 +31,9 @@ from quads_mcu.training import (
 )
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
+# Part of the fingerprint: raised when students that learn every token are set up differently.
+_TOKENS_VERSION = 2
+
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -125,6 +128,7 @@ def _with_whisper(
     problem = replace(problem, teacher=taught)
     if config.train.token_share:
         problem = _with_tokens(config, problem, corpus)
+        fingerprint = data.digest(fingerprint, _TOKENS_VERSION)
     initial = _initial(config, problem, progress)
     if initial is not None:
         fingerprint = data.digest(fingerprint, *initial.values())
@@ -159,7 +163,7 @@ def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | 
         return None
     if where != "teacher":
         encoder = read_encoder(whisper_files.locate(where, config.resolve(where)))
-        return _with_head(
+        return _start(
             config, problem, narrow.initial_state(encoder, where, problem, seed, progress), progress
         )
     if problem.teacher is None:
@@ -168,13 +172,14 @@ def _initial(config: Config, problem: Problem, progress: Progress) -> Weights | 
     found = narrow.initial_state(encoder, where, problem, seed, progress)
     if encoder.preset.d_model == problem.dims.d_model:
         return _of_student(found) | problem.teacher.head
-    return _with_head(config, problem, found, progress)
+    return _start(config, problem, found, progress)
 
 
-def _with_head(config: Config, problem: Problem, encoder: Weights, progress: Progress) -> Weights:
-    """Add a head that is trained on what the encoder gives for the training clips; cached.
+def _start(config: Config, problem: Problem, encoder: Weights, progress: Progress) -> Weights:
+    """Return the weights of a student: the encoder's, and a head's.
 
-    A student that learns the teacher's every token takes the teacher's head (`projection.fold`).
+    The head is trained on what the encoder gives for the training clips, and cached. A student that
+    learns the teacher's every token needs none: the teacher's answers (`projection.fold`).
     """
     if config.train.token_share:
         return _of_student(encoder)

@@ -98,9 +98,10 @@ class Trainer:
             state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
             self.student.load_state_dict(self.student.state_dict() | state)
         self.student.to(self.device)
-        self.projection: nn.Linear | nn.Identity
-        self.teacher_head: Head | None = None
-        self._prepare_teacher()
+        teacher_width = problem.teacher.features.shape[1] if problem.teacher else None
+        self.projection = projection.projection(problem.dims.d_model, teacher_width)
+        self.projection.to(self.device)
+        self.teacher_head = self._teacher_head()
         self.codebooks: Codebooks | None = None
         self.grids: Grids | None = None
         self.float_student: Student | None = None
@@ -110,7 +111,7 @@ class Trainer:
         if (folder / CHECKPOINT).exists():
             self._restore()
             return
-        self._begin_distillation()
+        self._fit_projection()
         if not any(epoch.distills for epoch in self.epochs):
             self.best["float"] = self._measure(lambda mel: self.student(mel)[1])
             self._write_float()
@@ -142,41 +143,45 @@ class Trainer:
         self._save()
         progress("training", epoch.number + 1, len(self.epochs))
 
-    def _prepare_teacher(self) -> None:
-        """Set up P, and the teacher's head behind it for a student that learns its every token."""
-        teacher, width = self.problem.teacher, self.problem.dims.d_model
-        told = teacher.features.shape[1] if teacher else width
-        self.projection = projection.projection(width, told).to(self.device)
-        if teacher is not None and self.problem.teacher_tokens is not None:
-            head = projection.teacher_head(teacher.head, told, self.problem.dims)
-            self.teacher_head = head.to(self.device)
+    def _teacher_head(self) -> Head | None:
+        """Return what answers, behind P, for a student that learns the teacher's every token."""
+        teacher = self.problem.teacher
+        if teacher is None or self.problem.teacher_tokens is None:
+            return None
+        head = projection.teacher_head(teacher.head, teacher.features.shape[1], self.problem.dims)
+        return head.to(self.device)
 
-    def _begin_distillation(self) -> None:
+    def _fit_projection(self) -> None:
         """Fit P to a student that knows something, and fold the teacher's head."""
-        if self.problem.initial is not None and isinstance(self.projection, nn.Linear):
+        wanted = self.teacher_head or any(epoch.distills for epoch in self.epochs)
+        if wanted and self.problem.initial and isinstance(self.projection, nn.Linear):
             projection.fit(self.projection, self._feature_pairs())
         self._fold()
 
     @torch.no_grad()
     def _feature_pairs(self) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield the student's and the teacher's tokens, or pooled features, of one more epoch."""
-        teacher, listen = self.problem.teacher, self.problem.teacher_tokens
+        teacher = self.problem.teacher
         assert teacher is not None
         for batch in self.problem.batches(len(self.epochs), True):
             tokens = self.student.encoder(self._mel(batch.mel))
-            if listen is not None and batch.heard is not None:
-                yield tokens, listen(self._mel(batch.heard))
+            if self.teacher_head is not None:
+                yield tokens, self._heard(batch)
             else:
                 yield tokens.mean(dim=1), self._tensor(teacher.features[batch.rows])
+
+    def _heard(self, batch: Batch) -> Tensor:
+        """Return the teacher's tokens."""
+        assert self.problem.teacher_tokens is not None and batch.heard is not None
+        return self.problem.teacher_tokens(self._mel(batch.heard))
 
     def _fold(self) -> None:
         if self.teacher_head is not None:
             projection.fold(self.teacher_head, self.projection, self.student.head)
 
     def _distillation_optimizer(self) -> torch.optim.Optimizer:
-        head = list(self.projection.parameters())
-        if self.teacher_head is None:
-            head += self.student.head.parameters()
+        head = [] if self.teacher_head else [*self.student.head.parameters()]
+        head += self.projection.parameters()
         groups = [
             {"params": list(self.student.encoder.parameters()), "peak": self.settings.lr_encoder},
             {"params": head, "peak": self.settings.lr_head},
@@ -303,13 +308,13 @@ class Trainer:
         if epoch.distills:
             with accelerator.mixed_precision(self.device):
                 tokens = self.student.encoder(mel)
-                if self.teacher_head is None:
-                    features = self.projection(tokens.mean(dim=1))
-                    logits = self.student.head(tokens)
-                else:
-                    features = self.projection(tokens)
-                    logits = self.teacher_head(features)
-            features, logits = features.float(), logits.float()
+            tokens = tokens.float()
+            if self.teacher_head is None:
+                features = self.projection(tokens.mean(dim=1))
+                logits = self.student.head(tokens)
+            else:
+                features = self.projection(tokens)
+                logits = self.teacher_head(features)
         else:
             logits = self._quantized(mel)[1]
         truth = losses.cross_entropy(logits, answers, sizes)
@@ -326,10 +331,9 @@ class Trainer:
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         pooled = self._tensor(teacher.features[rows])
-        if self.problem.teacher_tokens is not None and batch.heard is not None:
-            told = self.problem.teacher_tokens(self._mel(batch.heard))
+        if self.teacher_head is not None:
             share = self.settings.token_share
-            distance = share * F.l1_loss(features, told)
+            distance = share * F.l1_loss(features, self._heard(batch))
             distance = distance + (1 - share) * F.l1_loss(features.mean(dim=1), pooled)
         else:
             distance = F.l1_loss(features, pooled)
