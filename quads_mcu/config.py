@@ -180,8 +180,7 @@ class TrainSection:
     )
     token_share: float = _setting(
         0.0,
-        "Share of the feature loss on every token of a teacher that hears no noise; above 0 the "
-        "teacher's head answers for the student.",
+        "Share of the feature loss on every token of a teacher in quiet, whose head answers.",
         low=0.0,
         high=1.0,
     )
