@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,6 +21,9 @@ from quads_mcu.paths import cache_dir
 
 MAX_FILE_BYTES = 16 << 30
 _KEY = "quads"
+
+# A tensor of torch or an array of numpy.
+_Value = TypeVar("_Value")
 
 
 def write(path: Path, tensors: Mapping[str, Tensor], scalars: Mapping[str, Any]) -> None:
@@ -73,7 +76,7 @@ def cached(
     return {name: tensor.numpy() for name, tensor in read(path)[0].items()}
 
 
-def part(tensors: Mapping[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def part(tensors: Mapping[str, _Value], prefix: str) -> dict[str, _Value]:
     """Return the tensors whose names start with `prefix`, without it."""
     size = len(prefix)
     return {name[size:]: tensor for name, tensor in tensors.items() if name.startswith(prefix)}

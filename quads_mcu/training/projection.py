@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Head
-from quads_mcu.training import narrow
+from quads_mcu.training import checkpoint, narrow
 
 # Tokens, or pooled utterances, that it is fitted to: at most, and at least for each feature.
 _ROWS = 1 << 15
@@ -30,8 +30,8 @@ def fit(linear: nn.Linear, pairs: Iterator[tuple[Tensor, Tensor]]) -> None:
     """Set P to the least squares from a student's features to the teacher's.
 
     From a random P the first epochs would turn the features of a pre-trained student to where P
-    looks for them, and what it knows would be lost on the way. From fewer than
-    four pairs for each feature of the student it would learn their noise, and stays as it is.
+    looks for them, and what it knows would be lost on the way. From fewer than four pairs for each
+    feature of the student it would learn their noise, and stays as it is.
 
     Args:
         pairs: of features, float32 (..., width) and (..., teacher's width); enough are taken.
@@ -54,9 +54,8 @@ def teacher_head(weights: dict[str, NDArray[np.float32]], width: int, dims: Dime
         weights: under the names of `Student`. width: the teacher's. dims: the student's.
     """
     head = Head(replace(dims, d_model=width))
-    prefix = "head."
-    state = {n.removeprefix(prefix): torch.from_numpy(w) for n, w in weights.items()}
-    head.load_state_dict(state)
+    state = checkpoint.part(weights, "head.")
+    head.load_state_dict({name: torch.from_numpy(value) for name, value in state.items()})
     return head.requires_grad_(False)
 
 

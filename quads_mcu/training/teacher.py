@@ -132,14 +132,9 @@ def _compute(
     narrowed = (lambda x: dilated_pooling(x, width)) if settings.projection == "pooling" else None
     features, logits = _outputs(teacher, mel, progress, narrowed)
     state = {name: tensor.cpu().numpy() for name, tensor in teacher.state_dict().items()}
-    tuned = _without("encoder.", state) if settings.fine_tune_epochs else None
+    tuned = checkpoint.part(state, "encoder.") if settings.fine_tune_epochs else None
     head = {name: value for name, value in state.items() if name.startswith("head.")}
     return TeacherOutputs(features.numpy(), logits.numpy(), accuracy, head, tuned)
-
-
-def _without(prefix: str, state: whisper.Weights) -> whisper.Weights:
-    size = len(prefix)
-    return {name[size:]: value for name, value in state.items() if name.startswith(prefix)}
 
 
 def dilated_pooling(tokens: Tensor, width: int) -> Tensor:
@@ -338,7 +333,7 @@ def _read(path: Path) -> TeacherOutputs:
         head = {name: state.pop(name) for name in list(state) if name.startswith("head.")}
         if not {"head.weight", "head.bias"} <= set(head):
             raise KeyError("head")
-        tuned = _without("encoder.", state) or None
+        tuned = checkpoint.part(state, "encoder.") or None
         return TeacherOutputs(features, logits, float(scalars["valid_accuracy"]), head, tuned)
     except (KeyError, TypeError, ValueError):
         raise TrainingError(f"{path}: damaged; delete it and train again") from None

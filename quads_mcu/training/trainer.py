@@ -316,7 +316,7 @@ class Trainer:
                 features = self.projection(tokens)
                 logits = self.teacher_head(features)
         else:
-            logits = self._quantized(mel)[1]
+            logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
             target = self.float_student(mel)[1]
@@ -339,12 +339,12 @@ class Trainer:
             distance = F.l1_loss(features, pooled)
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
-    def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+    def _quantized(self, mel: Tensor) -> Tensor:
         assert self.codebooks is not None
         site = identity if self.grids is None else activations.fake_quantize(self.grids)
         weights = self.codebooks.weights(self.student, int8=self.grids is not None)
-        z, logits = functional_call(self.student, weights, (mel, site))
-        return z, logits
+        logits: Tensor = functional_call(self.student, weights, (mel, site))[1]
+        return logits
 
     @torch.no_grad()
     def _validate(self, epoch: Epoch) -> dict[str, Any]:
@@ -355,7 +355,7 @@ class Trainer:
             held = self.codebooks
             if held is None:
                 self.codebooks = self._fit(self.bits)
-            quantized = self._measure(lambda mel: self._quantized(mel)[1])
+            quantized = self._measure(self._quantized)
             found: dict[str, Any] = {"valid_float": floating[0], "valid_quantized": quantized[0]}
             if epoch.distills and epoch.last:
                 found["valid_by_bits"] = self._measure_by_bits()
@@ -373,13 +373,13 @@ class Trainer:
         found = {}
         for width in BITS:
             self.codebooks = self._fit(bits.uniform(self.problem.dims, width))
-            found[str(width)] = self._measure(lambda mel: self._quantized(mel)[1])[0]
+            found[str(width)] = self._measure(self._quantized)[0]
         return found
 
     @torch.no_grad()
     def _keep_quantized(self) -> None:
         self.student.eval()
-        self.best["quantized"] = self._measure(lambda mel: self._quantized(mel)[1])
+        self.best["quantized"] = self._measure(self._quantized)
         self._write_quantized()
 
     def _measure(self, model: Any) -> list[float]:
