@@ -16,3 +16,11 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def float32(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let no CPU take bfloat16, where figures are compared closely."""
+    from quads_mcu.training import accelerator
+
+    monkeypatch.setattr(accelerator, "_cpu_has_bfloat16", lambda: False)

@@ -182,7 +182,7 @@ def test_a_student_of_every_token_answers_through_the_teachers_head(tmp_path: Pa
 
 @pytest.mark.parametrize("logit_share", [0.0, 1.0])
 def test_the_answers_teach_encoder_and_projection_through_the_teachers_head(
-    tmp_path: Path, logit_share: float
+    tmp_path: Path, float32: None, logit_share: float
 ) -> None:
     problem, head = task(6)
     loop = started(problem, tmp_path, alpha=0.0, logit_share=logit_share)

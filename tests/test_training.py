@@ -456,7 +456,7 @@ def test_train_command(
 
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])
 def test_a_student_starts_from_what_the_teacher_became(
-    corpus: Path, fine_tune_epochs: int, monkeypatch: pytest.MonkeyPatch
+    corpus: Path, fine_tune_epochs: int, float32: None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(dimensions.PRESETS, "d64x1", dimensions.Preset(64, 1, 1))
     config = corpus_config(corpus, fine_tune_epochs)

@@ -1,8 +1,9 @@
-"""Where training computes: the CPU in float32, or one GPU with bfloat16 where rounding may do."""
+"""Where training computes, and where bfloat16 may do instead of float32."""
 
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 
 import torch
 
@@ -25,7 +26,18 @@ def choose(setting: str) -> torch.device:
 
 
 def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
-    """Return a context in which matrix products take bfloat16 on a GPU, float32 on the CPU."""
-    if device.type == "cpu":
+    """Return a context in which matrix products take bfloat16 where that is faster.
+
+    That is a GPU, or a CPU with AVX512-BF16, whose products then take a third of the time; on
+    other CPUs PyTorch imitates bfloat16, and float32 is faster.
+    """
+    if device.type == "cpu" and not _cpu_has_bfloat16():
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+@cache
+def _cpu_has_bfloat16() -> bool:
+    # Newer than the oldest PyTorch that may be installed.
+    found: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
+    return found

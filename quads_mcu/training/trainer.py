@@ -319,8 +319,9 @@ class Trainer:
             logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
-            target = self.float_student(mel)[1]
-            own = losses.divergence(logits, target, sizes, _TEMPERATURE)
+            with accelerator.mixed_precision(self.device):
+                target = self.float_student(mel)[1]
+            own = losses.divergence(logits, target.float(), sizes, _TEMPERATURE)
             return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
