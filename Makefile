@@ -23,8 +23,9 @@ demo: setup
 	$(PY) -m quads_mcu.cli run --project $(PROJECT) --run $(RUN) --target $(BOARD)
 
 # Two processes of one thread each: a file's tests stay together, for they share what they build.
+# In the order of tests/conftest.py: else the file of the longest tests comes last, and one waits.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests

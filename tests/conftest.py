@@ -6,6 +6,14 @@ from collections.abc import Iterator
 
 import pytest
 
+# Minutes on emulated boards: begun first, so that processes that share the tests end together.
+_FIRST = ("test_student_on_boards.py", "test_tflite_bits.py", "test_training.py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest."""
+    items.sort(key=lambda item: item.path.name not in _FIRST)
+
 
 @pytest.fixture
 def one_thread() -> Iterator[None]:

@@ -185,14 +185,14 @@ def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
     task = Problem(dims, SLOTS, data, data, batches, 9, fingerprint="x")
     loop = trainer.Trainer(task, settings, QuantizationSection(), 0, tmp_path)
     loop.run(lambda *_: None)
-    assert loop.best["quantized"][0] > 0.9
+    assert loop.selections["quantized"].kept > 0.9
     model = pack.pack(tmp_path)
     assert model.slots == SLOTS
     found, rejected = decide(model, Reference(model).logits(data.mel))
     assert (found == answers).all(axis=1).mean() > 0.9
     assert not rejected.any()
     floating = slot_table.argmax(evaluation.float_logits(tmp_path, data.mel), SLOTS)
-    assert (floating == answers).all(axis=1).mean() == loop.best["float"][0]
+    assert (floating == answers).all(axis=1).mean() == loop.selections["float"].kept
 
 
 # --- decisions ------------------------------------------------------------------------------

@@ -243,8 +243,8 @@ def test_calibration_scale_has_least_error() -> None:
 
 def test_learns_and_history_tells(tmp_path: Path) -> None:
     loop = run(tmp_path, problem(teacher=None))
-    assert loop.best["float"][0] >= 0.9
-    assert loop.best["quantized"][0] >= 0.9
+    assert loop.selections["float"].kept >= 0.9
+    assert loop.selections["quantized"].kept >= 0.9
     history = json.loads((tmp_path / "history.json").read_text())
     assert [entry["phase"] for entry in history] == [
         "warm-up",
@@ -259,16 +259,41 @@ def test_learns_and_history_tells(tmp_path: Path) -> None:
     assert {"epoch", "cycle", "valid_float", "valid_quantized", "duration_s"} <= set(history[0])
     valid, right = loop.problem.valid, loop.problem.valid.answers[:, 0]
     measured = (evaluation.float_logits(tmp_path, valid.mel).argmax(1) == right).mean()
-    assert measured == loop.best["float"][0]
+    assert measured == loop.selections["float"].kept
     measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == right).mean()
-    assert measured == loop.best["quantized"][0]
+    assert measured == loop.selections["quantized"].kept
+
+
+@pytest.mark.parametrize(("last", "kept"), [(0.97, 1), (0.5, 0)])
+def test_the_last_epoch_is_kept_unless_it_is_clearly_worse(
+    tmp_path: Path, last: float, kept: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = dataclasses.replace(SHORT, warmup_epochs=1, cycles=1, final_epochs=2)
+    loop = trainer.Trainer(problem(), settings, QuantizationSection(), 0, tmp_path)
+    final = [epoch.number + 1 for epoch in loop.epochs if epoch.phase == "final"]
+    accuracies = iter([0.5, 1.0, 0.5, last])  # In float and quantized, after each epoch.
+    monkeypatch.setattr(loop, "_measure", lambda _: next(accuracies) if loop.grids else 0.5)
+    loop.run(silent)
+    scalars = trainer.checkpoint.read(tmp_path / trainer.QUANTIZED_STUDENT)[1]
+    assert scalars["provenance"]["epoch"] == str(final[kept])
+    assert loop.selections["quantized"].kept == (1.0, last)[kept]
+
+
+def test_a_checkpoint_of_before_there_were_selections_is_refused(tmp_path: Path) -> None:
+    run(tmp_path, problem(teacher=None))
+    path = tmp_path / trainer.CHECKPOINT
+    tensors, scalars = trainer.checkpoint.read(path)
+    del scalars["selections"]
+    trainer.checkpoint.write(path, tensors, scalars)
+    with pytest.raises(ConfigError, match=r"older version.*--restart"):
+        run(tmp_path, problem(teacher=None))
 
 
 def test_no_distillation_at_all(tmp_path: Path) -> None:
     settings = TrainSection(warmup_epochs=0, cycles=0, final_epochs=1)
     loop = run(tmp_path, problem(teacher=None), settings)
     assert len(loop.history) == 1
-    assert 0 <= loop.best["float"][0] <= 1
+    assert 0 <= loop.selections["float"].kept <= 1
     assert evaluation.float_logits(tmp_path, loop.problem.valid.mel).shape == (30, 3)
 
 
@@ -759,7 +784,7 @@ def test_without_a_final_phase_codebooks_are_fitted_to_the_float_student(tmp_pat
         stored["codebook.conv2.centroids"], fitted.centroids["conv2"].detach().numpy()
     )
     again = run(tmp_path, problem(), dataclasses.replace(SHORT, final_epochs=0))
-    assert again.best == loop.best
+    assert again.selections == loop.selections
 
 
 def test_accuracy_by_bits_is_that_of_fitted_codebooks(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ class Epoch:
 
     number: from 0. position, length: this epoch among those that share a learning-rate curve
     (all distillation epochs are one; each quantization phase is its own). first, last: of its
-    phase. chosen: the best of these epochs by validation accuracy is kept.
+    phase. chosen: `selection` keeps one of these epochs.
     """
 
     number: int

@@ -85,8 +85,8 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
         slots=problem.slots,
         bits=config.quantization.bits,
         teacher=problem.teacher.valid_accuracy if problem.teacher else None,
-        float_student=loop.best["float"][0],
-        quantized_student=loop.best["quantized"][0],
+        float_student=loop.selections["float"].kept,
+        quantized_student=loop.selections["quantized"].kept,
         history=loop.history,
     )
 

@@ -1,4 +1,4 @@
-"""The training loop: epochs of `schedule`, a checkpoint after each, the best students kept."""
+"""The training loop: epochs of `schedule`, a checkpoint after each, two students kept."""
 
 from __future__ import annotations
 
@@ -45,6 +45,7 @@ from quads_mcu.training.evaluation import (
 )
 from quads_mcu.training.problem import Batch, Mel, Problem, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
+from quads_mcu.training.selection import Selection
 
 CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.json"
@@ -90,7 +91,8 @@ class Trainer:
         self.folder = folder
         self.epochs = schedule(settings)
         self.history: list[dict[str, Any]] = []
-        self.best = {"float": [-1.0, 0.0], "quantized": [-1.0, 0.0]}
+        n_valid = len(problem.valid.mel)
+        self.selections = {name: Selection(n_valid) for name in ("float", "quantized")}
         self.device = accelerator.choose(settings.device)
         torch.manual_seed(seed)
         self.student = Student(problem.dims)
@@ -113,7 +115,7 @@ class Trainer:
             return
         self._fit_projection()
         if not any(epoch.distills for epoch in self.epochs):
-            self.best["float"] = self._measure(lambda mel: self.student(mel)[1])
+            self.selections["float"].keeps(self._measure(lambda mel: self.student(mel)[1]))
             self._write_float()
 
     def run(self, progress: Progress) -> None:
@@ -349,7 +351,7 @@ class Trainer:
 
     @torch.no_grad()
     def _validate(self, epoch: Epoch) -> dict[str, Any]:
-        """Measure the student in float and quantized; keep the best where the epoch says so."""
+        """Measure the student in float and quantized; keep it where epoch and accuracy say so."""
         with self.average.shown(self.student if epoch.distills else None):
             self.student.eval()
             floating = self._measure(lambda mel: self.student(mel)[1])
@@ -357,14 +359,12 @@ class Trainer:
             if held is None:
                 self.codebooks = self._fit(self.bits)
             quantized = self._measure(self._quantized)
-            found: dict[str, Any] = {"valid_float": floating[0], "valid_quantized": quantized[0]}
+            found: dict[str, Any] = {"valid_float": floating, "valid_quantized": quantized}
             if epoch.distills and epoch.last:
                 found["valid_by_bits"] = self._measure_by_bits()
-            if epoch.chosen and epoch.distills and floating >= self.best["float"]:
-                self.best["float"] = floating
+            if epoch.chosen and epoch.distills and self.selections["float"].keeps(floating):
                 self._write_float()
-        if epoch.phase == "final" and quantized >= self.best["quantized"]:
-            self.best["quantized"] = quantized
+        if epoch.phase == "final" and self.selections["quantized"].keeps(quantized):
             self._write_quantized()
         self.codebooks = held
         return found
@@ -374,16 +374,16 @@ class Trainer:
         found = {}
         for width in BITS:
             self.codebooks = self._fit(bits.uniform(self.problem.dims, width))
-            found[str(width)] = self._measure(self._quantized)[0]
+            found[str(width)] = self._measure(self._quantized)
         return found
 
     @torch.no_grad()
     def _keep_quantized(self) -> None:
         self.student.eval()
-        self.best["quantized"] = self._measure(self._quantized)
+        self.selections["quantized"].keeps(self._measure(self._quantized))
         self._write_quantized()
 
-    def _measure(self, model: Any) -> list[float]:
+    def _measure(self, model: Any) -> float:
         split, sizes = self.problem.valid, self.problem.sizes
         return measure(lambda mel: model(mel.to(self.device)).cpu(), split, sizes)
 
@@ -409,7 +409,7 @@ class Trainer:
         scalars["provenance"] = {
             "data": self.problem.fingerprint,
             "epoch": str(len(self.history) + 1),
-            "valid_accuracy": f"{self.best['quantized'][0]:.4f}",
+            "valid_accuracy": f"{self.selections['quantized'].kept:.4f}",
         }
         state = checkpoint.prefixed("student.", kept)
         state |= checkpoint.prefixed("codebook.", self.codebooks.state())
@@ -430,7 +430,7 @@ class Trainer:
             "settings": asdict(self.settings) | asdict(self.quantization),
             "bits": self.bits,
             "history": self.history,
-            "best": self.best,
+            "selections": {name: asdict(found) for name, found in self.selections.items()},
             "grids": _plain(self.grids or {}),
         }
         checkpoint.write(self.folder / CHECKPOINT, tensors, scalars)
@@ -441,7 +441,8 @@ class Trainer:
         tensors, scalars = checkpoint.read(path)
         self._check_same(path, scalars)
         self.history = scalars["history"]
-        self.best = scalars["best"]
+        found = scalars["selections"]
+        self.selections = {name: Selection(**values) for name, values in found.items()}
         self.bits = scalars["bits"]
         self.student.load_state_dict(checkpoint.part(tensors, "student."))
         self.projection.load_state_dict(checkpoint.part(tensors, "projection."))
@@ -469,6 +470,8 @@ class Trainer:
         if differing:
             names = ", ".join(differing)
             raise ConfigError(f"{path} was made with other settings ({names}); {way_out}")
+        if "selections" not in found:
+            raise ConfigError(f"{path} was made by an older version of quads-mcu; {way_out}")
         if found.get("fingerprint") != self.problem.fingerprint:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
 
