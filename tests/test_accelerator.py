@@ -14,14 +14,10 @@ _CPU = torch.device("cpu")
 def test_products_take_bfloat16_where_the_cpu_has_it(
     has: bool, taken: torch.dtype, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    accelerator._cpu_has_bfloat16.cache_clear()
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: has, raising=False)
     linear, x = torch.nn.Linear(8, 4), torch.randn(3, 8)
-    try:
-        with accelerator.mixed_precision(_CPU):
-            y = linear(x)
-    finally:
-        accelerator._cpu_has_bfloat16.cache_clear()
+    with accelerator.mixed_precision(_CPU):
+        y = linear(x)
     assert y.dtype == taken and linear.weight.dtype == torch.float32
     exact = x.double() @ linear.weight.double().T + linear.bias.double()
     torch.testing.assert_close(y.double(), exact, atol=0.05 if has else 1e-5, rtol=0)
@@ -29,10 +25,6 @@ def test_products_take_bfloat16_where_the_cpu_has_it(
 
 
 def test_an_older_pytorch_computes_in_float32(monkeypatch: pytest.MonkeyPatch) -> None:
-    accelerator._cpu_has_bfloat16.cache_clear()
     monkeypatch.delattr(torch.cpu, "_is_avx512_bf16_supported", raising=False)
-    try:
-        with accelerator.mixed_precision(_CPU):
-            assert torch.nn.Linear(8, 4)(torch.randn(3, 8)).dtype == torch.float32
-    finally:
-        accelerator._cpu_has_bfloat16.cache_clear()
+    with accelerator.mixed_precision(_CPU):
+        assert torch.nn.Linear(8, 4)(torch.randn(3, 8)).dtype == torch.float32

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager, nullcontext
-from functools import cache
 
 import torch
 
@@ -36,7 +35,6 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     return torch.autocast(device.type, torch.bfloat16)
 
 
-@cache
 def _cpu_has_bfloat16() -> bool:
     # Newer than the oldest PyTorch that may be installed.
     found: bool = getattr(torch.cpu, "_is_avx512_bf16_supported", bool)()
