@@ -257,3 +257,13 @@ def test_sections_are_frozen() -> None:
     frozen: Any = Config().audio
     with pytest.raises(dataclasses.FrozenInstanceError):
         frozen.n_mels = 80
+
+
+@pytest.mark.parametrize(
+    "path",
+    sorted((Path(__file__).parent.parent / "examples").glob("*/*.toml")),
+    ids=lambda path: f"{path.parent.name}/{path.name}",
+)
+def test_every_recipe_of_the_examples_loads(path: Path) -> None:
+    """One that inherits may contradict what its base says now."""
+    assert project.load(path).project.name

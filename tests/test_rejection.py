@@ -5,11 +5,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import json
+import math
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import numpy as np
 import pytest
+import scipy.stats
 import tiny_run
 from hypothesis import given
 from hypothesis import strategies as st
@@ -78,6 +80,35 @@ def test_no_threshold_within_the_limit_rejects_fewer(
     for other in range(-52, 53):
         if sum(score >= other for score in others) <= limit:
             assert sum(score < other for score in commands) >= rejected
+
+
+@pytest.mark.parametrize("expected", [0.05, 0.2, 3.0])
+def test_the_tail_tells_of_rates_too_low_to_be_seen(expected: float) -> None:
+    """Laplace-distributed scores have an exponential tail, so that its probability is known."""
+    scale, size = 1e5, 2000
+    ratios = []
+    for seed in range(50):
+        others = np.random.default_rng(seed).laplace(0, scale, size).astype(np.int64)
+        found = rejection.tail_threshold(others, expected)
+        ratios.append(size * scipy.stats.laplace.sf(found, scale=scale) / expected)
+    # The mean of 100 exceedances errs by a tenth, and the exponent with it.
+    assert 0.8 < np.exp(np.mean(np.log(ratios))) < 1.25
+    spread = 1.5 * np.log(size / 20 / expected) / np.sqrt(size / 20)
+    assert np.std(np.log(ratios)) < spread
+
+
+@pytest.mark.parametrize(("expected", "size"), [(0.0, 2000), (100.0, 2000), (0.2, 199)])
+def test_no_tail_to_go_by(expected: float, size: int) -> None:
+    assert rejection.tail_threshold(np.arange(size, dtype=np.int64), expected) == -(2**31)
+
+
+def test_the_threshold_is_no_less_than_the_tail_asks_for() -> None:
+    """Of 200 scores the highest ten: 11 above the eleventh each; 0.5 of them, in one hour."""
+    others = [0] * 190 + [11] * 10
+    tail = 11 * np.log(10 / 0.5)
+    assert rejection.threshold(heard([20, 90], others), 0.5) == math.ceil(tail) == 33
+    # Where the middle is above that already (12 .. 90), it stays.
+    assert rejection.threshold(heard([90], others), 0.5) == 51
 
 
 @pytest.mark.parametrize(("commands", "others"), [([], [1]), ([1], [])])

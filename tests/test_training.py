@@ -279,13 +279,17 @@ def test_the_last_epoch_is_kept_unless_it_is_clearly_worse(
     assert loop.selections["quantized"].kept == (1.0, last)[kept]
 
 
-def test_a_checkpoint_of_before_there_were_selections_is_refused(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", [{}, {"version": 0}])
+def test_a_checkpoint_of_another_version_is_refused(
+    tmp_path: Path, version: dict[str, int]
+) -> None:
     run(tmp_path, problem(teacher=None))
     path = tmp_path / trainer.CHECKPOINT
     tensors, scalars = trainer.checkpoint.read(path)
-    del scalars["selections"]
+    del scalars["version"]
+    scalars |= version
     trainer.checkpoint.write(path, tensors, scalars)
-    with pytest.raises(ConfigError, match=r"older version.*--restart"):
+    with pytest.raises(ConfigError, match=r"another version.*--restart"):
         run(tmp_path, problem(teacher=None))
 
 

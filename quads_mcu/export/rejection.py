@@ -6,6 +6,7 @@ commands of a split and of what is no command, `[data] unknown` and silence.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +23,9 @@ from quads_mcu.model_format import PackedModel
 
 _BATCH = 32
 _INT32 = (-(2**31), 2**31 - 1)
+# The tail of the scores of what is no command: a twentieth, of ten at least.
+_TAIL_SHARE = 20
+_LEAST_TAIL = 10
 
 Scores = NDArray[np.int64]
 
@@ -65,7 +69,8 @@ def threshold(heard: Heard, false_accepts_per_hour: float) -> int:
     """Return the threshold for at most so many false accepts per hour.
 
     Of all thresholds that keep to the limit and reject the fewest commands, the middle one, so
-    that unheard speech has room on either side.
+    that unheard speech has room on either side; and no less than what the tail of the scores
+    (`tail_threshold`) asks for, where the limit is too low to be seen in so few hours.
 
     Raises:
         ExportError: nothing to choose by.
@@ -82,7 +87,30 @@ def threshold(heard: Heard, false_accepts_per_hour: float) -> int:
     least = int(loudest[allowed]) + 1 if allowed < len(loudest) else everything
     kept = heard.commands[heard.commands >= least]
     middle = (least + int(kept.min())) // 2 if len(kept) else least
-    return max(_INT32[0], min(_INT32[1], middle))
+    found = max(middle, tail_threshold(heard.others, false_accepts_per_hour * heard.hours))
+    return max(_INT32[0], min(_INT32[1], found))
+
+
+def tail_threshold(others: Scores, expected: float) -> int:
+    """Return the score that so many of as many windows would reach, most likely.
+
+    What the highest twentieth of the scores has above the rest is taken for exponential (peaks
+    over threshold, Pickands 1975, of shape zero), with its mean: from 0.44 hours that let none
+    through, to half a false accept per hour.
+
+    Args:
+        others: (M,). expected: may be less than one.
+    Returns:
+        The least int32, asking for nothing, where fewer than ten scores make a tail, or it holds
+        no more than are expected, or none is expected: no tail ends.
+    """
+    size = len(others) // _TAIL_SHARE
+    if size < _LEAST_TAIL or not 0 < expected < size:
+        return _INT32[0]
+    highest = np.sort(others)[::-1]
+    begin = int(highest[size])
+    mean_excess = float((highest[:size] - begin).mean())
+    return math.ceil(begin + mean_excess * math.log(size / expected))
 
 
 def curve(heard: Heard) -> list[dict[str, Any]]:

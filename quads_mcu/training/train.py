@@ -31,9 +31,6 @@ from quads_mcu.training import (
 )
 from quads_mcu.training.problem import Problem, Split, TeacherOutputs
 
-# Part of the fingerprint: raised when students that learn every token are set up differently.
-_TOKENS_VERSION = 2
-
 
 @dataclass(frozen=True)
 class TrainResult:
@@ -128,7 +125,6 @@ def _with_whisper(
     problem = replace(problem, teacher=taught)
     if config.train.token_share:
         problem = _with_tokens(config, problem, corpus)
-        fingerprint = data.digest(fingerprint, _TOKENS_VERSION)
     initial = _initial(config, problem, progress)
     if initial is not None:
         fingerprint = data.digest(fingerprint, *initial.values())

@@ -51,6 +51,9 @@ CHECKPOINT = "checkpoint.safetensors"
 HISTORY = "history.json"
 TENSORBOARD = "tensorboard"
 
+# Raised when a checkpoint holds something else, or training goes on from it otherwise.
+_VERSION = 1
+
 _WEIGHT_DECAY = 0.01
 _GRADIENT_NORM = 1.0
 _REASSIGN_STEPS = 10
@@ -426,6 +429,7 @@ class Trainer:
             tensors |= checkpoint.prefixed("quantization.", moments)
             tensors |= checkpoint.prefixed("codebook.", self.codebooks.state())
         scalars = self._scalars() | {
+            "version": _VERSION,
             "fingerprint": self.problem.fingerprint,
             "settings": asdict(self.settings) | asdict(self.quantization),
             "bits": self.bits,
@@ -460,18 +464,18 @@ class Trainer:
             self.grids = read_grids(scalars["grids"])
 
     def _check_same(self, path: Path, found: dict[str, Any]) -> None:
+        way_out = "choose another --run or train with --restart"
+        if found.get("version") != _VERSION:
+            raise ConfigError(f"{path} was made by another version of quads-mcu; {way_out}")
         settings = asdict(self.settings) | asdict(self.quantization)
         stored = found.get("settings", {})
         compared = settings.keys() - {"threads", "device"}
         # What a checkpoint of an older version does not know is as if never set.
         stored = asdict(TrainSection()) | asdict(QuantizationSection()) | stored
         differing = [name for name in sorted(compared) if stored.get(name) != settings[name]]
-        way_out = "choose another --run or train with --restart"
         if differing:
             names = ", ".join(differing)
             raise ConfigError(f"{path} was made with other settings ({names}); {way_out}")
-        if "selections" not in found:
-            raise ConfigError(f"{path} was made by an older version of quads-mcu; {way_out}")
         if found.get("fingerprint") != self.problem.fingerprint:
             raise ConfigError(f"{path} was made with other data or another teacher; {way_out}")
 
