@@ -69,13 +69,11 @@ class Plain:
     def epoch(self, quantize: bool) -> None:
         for rows in np.array_split(np.arange(len(self.pcm)), -(-len(self.pcm) // self.batch)):
             mel = self.mel(rows)
-            z, logits = self.student(mel)
+            tokens, logits = self.student(mel)
             loss = F.cross_entropy(logits, self.labels[rows])
             if not quantize:
-                loss = (
-                    loss
-                    + 1e-6 * (self.projection(z) - self.teacher(self.wide(rows))[0]).abs().sum()
-                )
+                told = self.teacher(self.wide(rows))[0].mean(dim=1)
+                loss = loss + 1e-6 * (self.projection(tokens.mean(dim=1)) - told).abs().sum()
             optimizer = self.sgd if quantize else self.adam
             optimizer.zero_grad()
             loss.backward()

@@ -119,8 +119,8 @@ def test_student_pools_over_time() -> None:
     student = Student(dims).eval()
     mel = torch.randn(4, 10, 8)
     with torch.no_grad():
-        z, logits = student(mel)
-        expected = student.encoder(mel).mean(1)
-    assert z.shape == (4, 16) and logits.shape == (4, 3)
-    torch.testing.assert_close(z, expected)
+        tokens, logits = student(mel)
+        expected = tokens.mean(1)
+    assert tokens.shape == (4, dims.n_tokens, 16) and logits.shape == (4, 3)
+    torch.testing.assert_close(tokens, student.encoder(mel))
     torch.testing.assert_close(logits, expected @ student.head.weight.T + student.head.bias)

@@ -102,7 +102,7 @@ def task(seed: int) -> tuple[Problem, Head]:
     torch.manual_seed(seed)
     wide = Student(dataclasses.replace(dims, d_model=WIDTH)).requires_grad_(False)
     wide.head.load_state_dict(head_of(wide.dims, seed).state_dict())
-    z, logits = wide(real_mel(mel))
+    tokens, logits = wide(real_mel(mel))
     weights = {f"head.{name}": value.numpy() for name, value in wide.head.state_dict().items()}
     own = Student(dims).encoder.state_dict()
 
@@ -119,7 +119,7 @@ def task(seed: int) -> tuple[Problem, Head]:
         data,
         batches,
         5,
-        TeacherOutputs(z.numpy(), logits.numpy(), 1.0, weights),
+        TeacherOutputs(tokens.mean(dim=1).numpy(), logits.numpy(), 1.0, weights),
         lambda mel: wide.encoder(mel),
         {f"encoder.{name}": value.numpy() for name, value in own.items()},
         "data",

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import load_file
+from scipy.special import log_softmax
 from silent import silent
 
 from quads_mcu import config as project
@@ -42,7 +43,7 @@ from quads_mcu.training.average import Average
 from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
-from quads_mcu.training.schedule import rate_factor, schedule
+from quads_mcu.training.schedule import Epoch, rate_factor, schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -262,6 +263,39 @@ def test_learns_and_history_tells(tmp_path: Path) -> None:
     assert measured == loop.selections["float"].kept
     measured = (evaluation.quantized_logits(tmp_path, valid.mel).argmax(1) == right).mean()
     assert measured == loop.selections["quantized"].kept
+
+
+def test_the_final_phase_follows_the_float_student(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, float32: None
+) -> None:
+    """0.2 times the labels', 0.8 the answers' and 10 times the tokens' distance, by scipy."""
+    settings = dataclasses.replace(SHORT, warmup_epochs=1, cycles=0, final_epochs=1)
+    loop = trainer.Trainer(problem(), settings, QuantizationSection(), 0, tmp_path)
+    found: list[tuple[float, ...]] = []
+    loss_of = loop._loss
+
+    def checked(epoch: Epoch, batch: Batch) -> torch.Tensor:
+        loss = loss_of(epoch, batch)
+        if epoch.phase == "final":
+            assert loop.float_student is not None
+            mel = real_mel(batch.mel)
+            own, target = loop._quantized(mel), loop.float_student(mel)
+            tokens, logits = (value.detach().double().numpy() for value in own)
+            goal, answers = (value.detach().double().numpy() for value in target)
+            truth = problem().train.answers[batch.rows, 0]
+            cross = -log_softmax(logits, axis=1)[np.arange(len(truth)), truth].mean()
+            wanted, given = (log_softmax(x / 2, axis=1) for x in (answers, logits))
+            divergence = 4 * (np.exp(wanted) * (wanted - given)).sum(axis=1).mean()
+            tokens = ((tokens - goal) ** 2).sum() / (goal**2).sum()
+            found.append((float(loss.detach()), 0.2 * cross, 0.8 * divergence, 10 * tokens))
+        return loss
+
+    monkeypatch.setattr(loop, "_loss", checked)
+    loop.run(silent)
+    assert len(found) == 6
+    given, *parts = np.array(found).T
+    np.testing.assert_allclose(given, sum(parts), atol=3e-6)
+    assert min(part.max() for part in parts) > 3e-5
 
 
 @pytest.mark.parametrize(("last", "kept"), [(0.97, 1), (0.5, 0)])
@@ -505,8 +539,8 @@ def test_a_student_starts_from_what_the_teacher_became(
         state = {name: torch.from_numpy(value) for name, value in problem.initial.items()}
         student.load_state_dict(state)
         with torch.no_grad():
-            z, logits = student(real_mel(problem.train.mel))
-        np.testing.assert_allclose(z, problem.teacher.features, atol=1e-4)
+            tokens, logits = student(real_mel(problem.train.mel))
+        np.testing.assert_allclose(tokens.mean(dim=1), problem.teacher.features, atol=1e-4)
         np.testing.assert_allclose(logits, problem.teacher.logits, atol=1e-3)
 
     other = dataclasses.replace(config.train, seed=1)

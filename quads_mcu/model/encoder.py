@@ -142,9 +142,9 @@ class Student(nn.Module):
         self.head = Head(dims)
 
     def forward(self, mel: Tensor, site: Site = identity) -> tuple[Tensor, Tensor]:
-        """Return features z (Eq. 1), the mean over time, and logits.
+        """Return tokens, float32 (batch, n_tokens, d_model), and logits, (batch, n_classes).
 
-        z: float32 (batch, d_model); logits: float32 (batch, n_classes).
+        Features z of Eq. 1 are the tokens' mean over time.
         """
         tokens = self.encoder(mel, site)
-        return tokens.mean(dim=1), self.head(tokens, site)
+        return tokens, self.head(tokens, site)

@@ -81,8 +81,8 @@ def sensitivity(student: Student, mel: Tensor, progress: Progress) -> dict[str, 
 
 def _outputs(student: Student, mel: Tensor, weights: dict[str, Tensor]) -> tuple[Tensor, Tensor]:
     parts = [functional_call(student, weights, (part,)) for part in torch.split(mel, _BATCH)]
-    z, logits = zip(*parts, strict=True)
-    return torch.cat(z), torch.cat(logits)
+    tokens, logits = zip(*parts, strict=True)
+    return torch.cat([part.mean(dim=1) for part in tokens]), torch.cat(logits)
 
 
 def allocate(dims: Dimensions, sensitivity: Sensitivity, budget_bytes: int) -> dict[str, int]:

@@ -48,6 +48,11 @@ def divergence(logits: Tensor, target: Tensor, sizes: Sequence[int], temperature
     return temperature * temperature * torch.stack(losses).sum()
 
 
+def relative_error(found: Tensor, goal: Tensor) -> Tensor:
+    """Return the squared error against the goal's power."""
+    return (found - goal).square().mean() / goal.square().mean()
+
+
 def exact_match(logits: Tensor, answers: Tensor, sizes: Sequence[int]) -> float:
     """Return the share (0 .. 1) of utterances with every slot right."""
     parts = torch.split(logits, list(sizes), dim=1)

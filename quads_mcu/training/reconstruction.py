@@ -20,6 +20,7 @@ from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Encoder, Student
 from quads_mcu.training.codebooks import Codebooks, latents
+from quads_mcu.training.losses import relative_error
 
 # Peak rates: of weights, centroids and scales against their root mean square; of biases and norms.
 _WEIGHT_RATE = 0.01
@@ -145,7 +146,9 @@ class _Learner:
         """Return the block's outputs and their mean error."""
         found = [self.quantized(x) for x in inputs]
         pairs = zip(found, goals, strict=True)
-        return found, sum(float(_error(self.norm(x), goal)) for x, goal in pairs) / len(goals)
+        return found, sum(float(relative_error(self.norm(x), goal)) for x, goal in pairs) / len(
+            goals
+        )
 
     def step(self, x: Tensor, goal: Tensor) -> None:
         done = self.done
@@ -153,7 +156,7 @@ class _Learner:
         factor *= min(1.0, (done + 1) / _WARM_UP_STEPS)
         for group in self.optimizer.param_groups:
             group["lr"] = group["peak"] * factor
-        error = _error(self.norm(self.quantized(x)), goal)
+        error = relative_error(self.norm(self.quantized(x)), goal)
         if not torch.isfinite(error):
             raise TrainingError(
                 f"the error of block {self.prefix.rstrip('.')} is {float(error.detach())} in step "
@@ -167,10 +170,6 @@ class _Learner:
         self.done += 1
         if (done + 1) % _REASSIGN_STEPS == 0:
             self.codebooks.reassign(self.student, self.prefix)
-
-
-def _error(found: Tensor, goal: Tensor) -> Tensor:
-    return (found - goal).square().mean() / goal.square().mean()
 
 
 def _relative(parameter: Tensor, rate: float) -> dict[str, object]:

@@ -60,8 +60,10 @@ _REASSIGN_STEPS = 10
 _CALIBRATION_CLIPS = 128
 # Of the teacher's and the float student's answers.
 _TEMPERATURE = 2.0
-# Final phase: share of the float student's answers against the labels.
+# Final phase: share of the float student's answers against the labels, and what the error of the
+# student's tokens against the float student's, relative to their power, counts besides.
 _SELF_SHARE = 0.8
+_TOKEN_WEIGHT = 10.0
 
 
 class Trainer:
@@ -118,7 +120,7 @@ class Trainer:
             return
         self._fit_projection()
         if not any(epoch.distills for epoch in self.epochs):
-            self.selections["float"].keeps(self._measure(lambda mel: self.student(mel)[1]))
+            self.selections["float"].keeps(self._measure(self.student))
             self._write_float()
 
     def run(self, progress: Progress) -> None:
@@ -321,13 +323,14 @@ class Trainer:
                 features = self.projection(tokens)
                 logits = self.teacher_head(features)
         else:
-            logits = self._quantized(mel)
+            tokens, logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
             with accelerator.mixed_precision(self.device):
-                target = self.float_student(mel)[1]
-            own = losses.divergence(logits, target.float(), sizes, _TEMPERATURE)
-            return _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
+                wanted, target = (found.float() for found in self.float_student(mel))
+            own = losses.divergence(logits, target, sizes, _TEMPERATURE)
+            error = losses.relative_error(tokens, wanted)
+            return _TOKEN_WEIGHT * error + _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
         teacher = self.problem.teacher
         if teacher is None or not epoch.distills:
             return truth
@@ -345,19 +348,19 @@ class Trainer:
             distance = F.l1_loss(features, pooled)
         return self.settings.alpha * distance + (1 - self.settings.alpha) * truth
 
-    def _quantized(self, mel: Tensor) -> Tensor:
+    def _quantized(self, mel: Tensor) -> tuple[Tensor, Tensor]:
+        """Return tokens and logits."""
         assert self.codebooks is not None
         site = identity if self.grids is None else activations.fake_quantize(self.grids)
         weights = self.codebooks.weights(self.student, int8=self.grids is not None)
-        logits: Tensor = functional_call(self.student, weights, (mel, site))[1]
-        return logits
+        return functional_call(self.student, weights, (mel, site))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def _validate(self, epoch: Epoch) -> dict[str, Any]:
         """Measure the student in float and quantized; keep it where epoch and accuracy say so."""
         with self.average.shown(self.student if epoch.distills else None):
             self.student.eval()
-            floating = self._measure(lambda mel: self.student(mel)[1])
+            floating = self._measure(self.student)
             held = self.codebooks
             if held is None:
                 self.codebooks = self._fit(self.bits)
@@ -388,7 +391,7 @@ class Trainer:
 
     def _measure(self, model: Any) -> float:
         split, sizes = self.problem.valid, self.problem.sizes
-        return measure(lambda mel: model(mel.to(self.device)).cpu(), split, sizes)
+        return measure(lambda mel: model(mel.to(self.device))[1].cpu(), split, sizes)
 
     def _mel(self, mel: Mel) -> Tensor:
         return real_mel(mel).to(self.device)
