@@ -25,7 +25,7 @@ demo: setup
 # Two processes of one thread each: a file's tests stay together, for they share what they build.
 # In the order of tests/conftest.py: else the file of the longest tests comes last, and one waits.
 test: lint
-	OMP_NUM_THREADS=1 $(PY) -m pytest -q -n 2 --dist loadfile --no-loadscope-reorder tests
+	OMP_NUM_THREADS=1 $(PY) -m pytest -q -rs -n 2 --dist loadfile --no-loadscope-reorder tests
 
 test-fast: setup
 	$(PY) -m pytest -q -m "not slow" tests

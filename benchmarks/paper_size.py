@@ -32,6 +32,7 @@ def fitted(folder: Path, progress: Progress) -> RunDir:
     tree["student"]["init"], tree["teacher"]["weights"] = tree["teacher"]["weights"], ""
     tree["data"]["synth"] = False
     tree["train"] |= {"warmup_epochs": 0, "cycles": 0, "final_epochs": 0, "threads": 2}
+    tree["train"]["token_share"] = 0.0  # There is no teacher.
     run = RunDir(folder)
     if not run.model_path.is_file():
         train.train(project.from_tree(tree, where=str(EXAMPLE), root=EXAMPLE), run, progress)

@@ -24,13 +24,14 @@ from quads_mcu.device.boards import Board
 from quads_mcu.device.client import Client
 from quads_mcu.device.flash import open_board
 from quads_mcu.device.measure import measure_stored
-from quads_mcu.errors import QuadsError
 from quads_mcu.export import csource, project
 from quads_mcu.report import evaluation
 from quads_mcu.run_dir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
+SHARED = Path(os.environ.get("QUADS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
+NEEDED = [SHARED / "s2i/manifest.csv", SHARED / "whisper/whisper_tiny_en_encoder_fp16.npz"]
 UTTERANCES = 50
 MIB = 1 << 20
 
@@ -44,15 +45,12 @@ def student(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> tuple[model_format.PackedModel, evaluation.Clips]:
     """The packed student and utterances spread over its test split."""
+    if missing := [str(path) for path in NEEDED if not path.is_file()]:
+        pytest.skip(f"no {', '.join(missing)} (set QUADS_SHARED_DATA)")
     trained = os.environ.get("QUADS_S2I_RUN")
-    try:
-        run = (
-            RunDir(Path(trained)) if trained else fitted(tmp_path_factory.mktemp("student"), silent)
-        )
-        model = model_format.read(run.model_path)
-        clips = evaluation.load_clips(run.config(), model.labels, "test", silent)
-    except QuadsError as problem:
-        pytest.skip(f"the recordings of s2i or Whisper's encoder are not there: {problem}")
+    run = RunDir(Path(trained)) if trained else fitted(tmp_path_factory.mktemp("student"), silent)
+    model = model_format.read(run.model_path)
+    clips = evaluation.load_clips(run.config(), model.labels, "test", silent)
     return model, clips.spread(UTTERANCES)
 
 
