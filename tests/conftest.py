@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import pytest
 
-# Minutes on emulated boards: begun first, so that processes that share the tests end together.
+# Minutes each: begun first, so that processes that share the tests end together.
 _FIRST = ("test_student_on_boards.py", "test_tflite_bits.py", "test_training.py")
 
 

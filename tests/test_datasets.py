@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import collections
 import json
-import os
 from pathlib import Path
 
 import numpy as np
 import pytest
 import soundfile
+from shared_data import SHARED
 
 from quads_mcu.audio import datasets, files
 from quads_mcu.audio.datasets import load_dataset, load_noise, load_pcm
@@ -18,10 +18,6 @@ from quads_mcu.audio.splits import SPLITS, choose_valid, speech_commands_split
 from quads_mcu.audio.utterances import Clips, Dataset, Problem, Utterance, combine, report
 from quads_mcu.config import Config, DataSection
 from quads_mcu.errors import AudioError, ConfigError
-
-SHARED = Path(
-    os.environ.get("QUADS_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 
 
 def silent_progress(description: str, completed: float, total: float) -> None:

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from shared_data import SHARED
 from transformers import WhisperConfig
 from transformers.models.whisper.modeling_whisper import WhisperEncoder
 
@@ -15,10 +13,7 @@ from quads_mcu.model import whisper
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Encoder, Student, sinusoids
 
-DATA = Path(
-    os.environ.get("QUADS_SHARED_DATA", Path(__file__).parents[1].parent / "shared" / "data")
-)
-TINY_EN = DATA / "whisper" / "whisper_tiny_en_encoder_fp16.npz"
+TINY_EN = SHARED / "whisper" / "whisper_tiny_en_encoder_fp16.npz"
 
 THEIRS = {
     "attention_norm": "self_attn_layer_norm",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import hashlib
-import os
 import platform
 import re
 import subprocess
@@ -16,6 +15,7 @@ import pytest
 from c_build import FIRMWARE, STRICT_FLAGS, compile_shared, require_tool
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from shared_data import SHARED
 
 from quads_mcu import model_format
 from quads_mcu.audio import files
@@ -31,9 +31,6 @@ from quads_mcu.audio.logmel import log_mel
 from quads_mcu.errors import AudioError
 from quads_mcu.export.frontend_source import float_literal, render
 
-SHARED = Path(
-    os.environ.get("QUADS_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 SOURCES = sorted((FIRMWARE / "src" / "frontend").glob("*.c"))
 INCLUDES = (FIRMWARE / "include", FIRMWARE / "src" / "frontend")
 WARNINGS = ("-Wdouble-promotion", "-Wfloat-conversion", "-Wshadow")

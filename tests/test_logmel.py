@@ -2,19 +2,13 @@
 
 from __future__ import annotations
 
-import os
-from pathlib import Path
-
 import numpy as np
 import pytest
+from shared_data import SHARED
 
 from quads_mcu.audio import files
 from quads_mcu.audio.logmel import log_mel, mel_filterbank
 from quads_mcu.errors import AudioError
-
-SHARED = Path(
-    os.environ.get("QUADS_SHARED_DATA", Path(__file__).resolve().parents[2] / "shared" / "data")
-)
 
 
 def real_speech() -> np.ndarray:

@@ -16,6 +16,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from firmware_build import require
+from shared_data import SHARED
 
 from benchmarks.paper_size import fitted
 from quads_mcu import model_format
@@ -30,7 +31,6 @@ from quads_mcu.run_dir import RunDir
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
-SHARED = Path(os.environ.get("QUADS_SHARED_DATA", Path(__file__).parents[2] / "shared" / "data"))
 NEEDED = [SHARED / "s2i/manifest.csv", SHARED / "whisper/whisper_tiny_en_encoder_fp16.npz"]
 UTTERANCES = 50
 MIB = 1 << 20

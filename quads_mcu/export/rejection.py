@@ -81,13 +81,14 @@ def threshold(heard: Heard, false_accepts_per_hour: float) -> int:
             "windows of unknown speech; the rejection threshold needs both: add some, or empty "
             "[data] unknown"
         )
-    allowed = int(false_accepts_per_hour * heard.hours)
+    expected = false_accepts_per_hour * heard.hours
+    allowed = int(expected)
     loudest = np.sort(heard.others)[::-1]
     everything = min(int(loudest[-1]), int(heard.commands.min()))
     least = int(loudest[allowed]) + 1 if allowed < len(loudest) else everything
     kept = heard.commands[heard.commands >= least]
     middle = (least + int(kept.min())) // 2 if len(kept) else least
-    found = max(middle, tail_threshold(heard.others, false_accepts_per_hour * heard.hours))
+    found = max(middle, tail_threshold(heard.others, expected))
     return max(_INT32[0], min(_INT32[1], found))
 
 

@@ -146,9 +146,8 @@ class _Learner:
         """Return the block's outputs and their mean error."""
         found = [self.quantized(x) for x in inputs]
         pairs = zip(found, goals, strict=True)
-        return found, sum(float(relative_error(self.norm(x), goal)) for x, goal in pairs) / len(
-            goals
-        )
+        errors = [float(relative_error(self.norm(x), goal)) for x, goal in pairs]
+        return found, sum(errors) / len(errors)
 
     def step(self, x: Tensor, goal: Tensor) -> None:
         done = self.done

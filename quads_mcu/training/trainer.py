@@ -473,7 +473,7 @@ class Trainer:
         settings = asdict(self.settings) | asdict(self.quantization)
         stored = found.get("settings", {})
         compared = settings.keys() - {"threads", "device"}
-        # What a checkpoint of an older version does not know is as if never set.
+        # A setting that came after the checkpoint is as if never set.
         stored = asdict(TrainSection()) | asdict(QuantizationSection()) | stored
         differing = [name for name in sorted(compared) if stored.get(name) != settings[name]]
         if differing:
