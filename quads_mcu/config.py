@@ -173,7 +173,7 @@ class TrainSection:
     )
     batch_size: int = _setting(32, "Utterances per step.", low=1, high=4096)
     crop: bool = _setting(
-        False, "Distill on windows that end half a second after a batch's longest utterance."
+        False, "Train on windows that end half a second after a batch's longest utterance."
     )
     alpha: float = _setting(
         0.5, "Weight of the feature loss against cross-entropy (Eq. 3).", low=0.0, high=1.0

@@ -7,6 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from silent import silent
 
 from quads_mcu.config import QuantizationSection
 from quads_mcu.errors import TrainingError
@@ -18,10 +19,6 @@ from quads_mcu.training import bits
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 
 DIMS = Dimensions(8, 12, 16, 2, 1, 3)
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    assert 0 < completed <= total
 
 
 def random_sensitivity(seed: int) -> dict[str, dict[int, float]]:

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import soundfile
 from shared_data import SHARED
+from silent import silent
 
 from quads_mcu.audio import datasets, files
 from quads_mcu.audio.datasets import load_dataset, load_noise, load_pcm
@@ -18,10 +19,6 @@ from quads_mcu.audio.splits import SPLITS, choose_valid, speech_commands_split
 from quads_mcu.audio.utterances import Clips, Dataset, Problem, Utterance, combine, report
 from quads_mcu.config import Config, DataSection
 from quads_mcu.errors import AudioError, ConfigError
-
-
-def silent_progress(description: str, completed: float, total: float) -> None:
-    assert 0 <= completed <= total
 
 
 def sound(path: Path, n: int = 1600, level: float = 3000) -> Path:
@@ -313,11 +310,11 @@ def test_load_dataset(folder: Path) -> None:
 
 def test_load_dataset_without_sources(folder: Path) -> None:
     with pytest.raises(ConfigError, match=r"no training data: name manifests"):
-        load_dataset(Config(), silent_progress)
+        load_dataset(Config(), silent)
     csv_manifest(folder, "path,label,split\nx.wav,on,train\n")
     config = Config(data=DataSection(["manifest.csv"]), root=folder)
     with pytest.raises(AudioError, match=r"no usable utterance; problems: 1, the first: .*x\.wav"):
-        load_dataset(config, silent_progress)
+        load_dataset(config, silent)
 
 
 def dataset_of(*paths: Path) -> Dataset:
@@ -331,14 +328,14 @@ def test_load_pcm_reports_every_bad_file(tmp_path: Path) -> None:
     clipped = tmp_path / "clipped.wav"
     square = np.tile(np.array([32767, -32768], np.int16), 500)
     soundfile.write(clipped, square, 16_000)
-    silent = tmp_path / "silent.wav"
-    soundfile.write(silent, np.full(900, -32, np.int16), 16_000)
+    quiet = tmp_path / "silent.wav"
+    soundfile.write(quiet, np.full(900, -32, np.int16), 16_000)
     empty = tmp_path / "empty.wav"
     soundfile.write(empty, np.zeros(0, np.int16), 16_000)
     text = tmp_path / "text.wav"
     text.write_text("no sound")
-    dataset = dataset_of(good, long, clipped, silent, empty, text, tmp_path / "gone.wav")
-    clips = load_pcm(dataset, "train", 1000, False, silent_progress)
+    dataset = dataset_of(good, long, clipped, quiet, empty, text, tmp_path / "gone.wav")
+    clips = load_pcm(dataset, "train", 1000, False, silent)
     assert kinds(clips.problems) == [
         ("too long", 3),
         ("clipped", 4),
@@ -360,17 +357,17 @@ def test_load_pcm_trims_before_it_crops(tmp_path: Path) -> None:
     pcm = np.zeros(80_000, np.int16)
     pcm[40_000:56_000] = np.random.default_rng(0).standard_normal(16_000) * 3000
     soundfile.write(tmp_path / "a.wav", pcm, 16_000)
-    clips = load_pcm(dataset_of(tmp_path / "a.wav"), "train", 32_000, True, silent_progress)
+    clips = load_pcm(dataset_of(tmp_path / "a.wav"), "train", 32_000, True, silent)
     assert clips.problems == []
     assert clips.lengths.tolist() == [16_000 + 1600 + 2400]
     np.testing.assert_array_equal(clips.pcm[0, 1600:17_600], pcm[40_000:56_000])
 
 
 def test_load_pcm_of_an_empty_or_unknown_split() -> None:
-    clips = load_pcm(Dataset([], [], []), "test", 100, True, silent_progress)
+    clips = load_pcm(Dataset([], [], []), "test", 100, True, silent)
     assert (clips.pcm.shape, clips.labels.shape, clips.lengths.shape) == ((0, 100), (0,), (0,))
     with pytest.raises(ConfigError, match="no split 'dev'; allowed: train, valid, test"):
-        load_pcm(Dataset([], [], []), "dev", 100, True, silent_progress)
+        load_pcm(Dataset([], [], []), "dev", 100, True, silent)
 
 
 def noise_config(folder: Path, *entries: str) -> Config:
@@ -445,15 +442,15 @@ def real(name: str) -> Config:
     ],
 )
 def test_real_manifests(name: str, counts: tuple[int, int, int], classes: int) -> None:
-    dataset = load_dataset(real(name), silent_progress)
+    dataset = load_dataset(real(name), silent)
     found = collections.Counter(item.split for item in dataset.utterances)
     assert tuple(found[split] for split in SPLITS) == counts
     assert (dataset.problems, len(dataset.labels)) == ([], classes)
 
 
 def test_real_clips_come_out_bit_identical() -> None:
-    dataset = load_dataset(real("wakewords"), silent_progress)
-    clips = load_pcm(dataset, "valid", 32_000, False, silent_progress)
+    dataset = load_dataset(real("wakewords"), silent)
+    clips = load_pcm(dataset, "valid", 32_000, False, silent)
     assert len(clips.pcm) == 216
     for row, item in enumerate(clips.utterances):
         pcm = soundfile.read(item.path, dtype="int16")[0]
@@ -462,7 +459,7 @@ def test_real_clips_come_out_bit_identical() -> None:
 
 
 def test_trimmed_orders_are_about_3_s() -> None:
-    dataset = load_dataset(real("s2i"), silent_progress)
+    dataset = load_dataset(real("s2i"), silent)
     chosen = [item for item in dataset.utterances if item.split != "test"]
     lengths_s = [len(files.trim(files.load(item.path))) / 16_000 for item in chosen]
     assert 3.1 < float(np.median(lengths_s)) < 3.4
@@ -512,7 +509,7 @@ def test_synthesized_test_clips_are_used_only_without_recorded_ones(tmp_path: Pa
 
     def tested(manifests: list[str]) -> list[str]:
         config = Config(data=DataSection(manifests=manifests), root=tmp_path)
-        dataset = load_dataset(config, silent_progress, [tmp_path / "spoken.csv"])
+        dataset = load_dataset(config, silent, [tmp_path / "spoken.csv"])
         return [item.path.name for item in dataset.utterances if item.split == "test"]
 
     assert tested(["real.csv"]) == ["real_test.wav"]

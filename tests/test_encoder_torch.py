@@ -86,6 +86,45 @@ def test_random_weights_equal_transformers(dims: Dimensions) -> None:
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=2e-5)
 
 
+def test_in_bfloat16_it_is_transformers_up_to_rounding_and_so_are_gradients() -> None:
+    torch.manual_seed(0)
+    encoder = Encoder(Dimensions(40, 120, 64, 2, 2, 2))
+    mel = torch.randn(3, 120, 40)
+    weight = torch.randn(3, 60, 64)
+    reference = transformers_encoder(encoder, "gelu_new")
+    (reference(mel.transpose(1, 2)).last_hidden_state * weight).sum().backward()
+    expected = reference(mel.transpose(1, 2)).last_hidden_state.detach()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = encoder(mel)
+    (found.float() * weight).sum().backward()
+    assert (found - expected).abs().max() < 0.1 and not torch.equal(found.float(), expected)
+    gradients = dict(reference.named_parameters())
+    for name, tensor in transformers_state(encoder).items():
+        if name == "embed_positions.weight":
+            continue
+        theirs = gradients[name].grad
+        ours = dict(encoder.named_parameters())[own_name(name)].grad
+        assert tensor.shape == theirs.shape == ours.shape
+        error = (ours - theirs).norm() / theirs.norm()
+        assert error < 0.03, f"{name}: {error:.3f}"
+
+
+def own_name(theirs: str) -> str:
+    for own, other in THEIRS.items():
+        theirs = theirs.replace(f".{other}.", f".{own}.")
+    return theirs.replace("layer_norm.", "norm.")
+
+
+def test_the_head_stays_in_float32() -> None:
+    torch.manual_seed(0)
+    student = Student(Dimensions(8, 10, 16, 2, 1, 5, pools=(2, 3)))
+    torch.nn.init.normal_(student.head.query)
+    with torch.autocast("cpu", torch.bfloat16):
+        tokens, logits = student(torch.randn(4, 10, 8))
+    assert tokens.dtype == logits.dtype == torch.float32
+    assert torch.equal(logits, student.head(tokens))
+
+
 def test_tiny_en_equals_transformers_up_to_the_form_of_gelu() -> None:
     if not TINY_EN.exists():
         pytest.skip(f"no Whisper weights at {TINY_EN} (QUADS_SHARED_DATA)")

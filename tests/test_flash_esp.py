@@ -17,6 +17,7 @@ import pytest
 import serial
 from esp_build import APP_AT, SLOT_A, SLOT_B, model_image, partition_table, write_build
 from esp_rom_loader import SECURE_BOOT, SECURE_DOWNLOAD, Chip, Fault, RomLoader
+from silent import silent
 
 from quads_mcu import image_format
 from quads_mcu.device import boards
@@ -28,10 +29,6 @@ from quads_mcu.protocol import positions
 
 S3 = boards.load("esp32s3")
 BAUD = 460800
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    del description, completed, total
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from fake_tools import FakeTools
+from silent import silent
 
 from quads_mcu.device import boards, flashers, link
 from quads_mcu.device.flashers import arduino, swd
@@ -19,10 +20,6 @@ from quads_mcu.errors import BuildError, DeviceError, InstallationError, LinkErr
 F411, NRF52, NRF53 = (boards.load(name) for name in ("stm32f411", "nrf52840", "nrf5340"))
 NANO = boards.load("arduino-nano33ble")
 CODE = bytes(range(256)) * 20
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    del description, completed, total
 
 
 def elf(segments: list[tuple[int, bytes]]) -> bytes:

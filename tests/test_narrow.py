@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
+from silent import silent
 from test_whisper_weights import openai, transformers
 
 from quads_mcu.errors import TrainingError
@@ -23,10 +24,6 @@ from quads_mcu.training.problem import Batch, Problem, Split, real_mel
 MELS, FRAMES = 8, 24
 WIDE = Dimensions(MELS, FRAMES, 64, 2, 3, 2)
 SMALL = Dimensions(MELS, FRAMES, 32, 1, 2, 2)
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    assert 0 < completed <= total
 
 
 def whisper_like(seed: int = 0, dims: Dimensions = WIDE) -> WhisperEncoder:
@@ -140,7 +137,7 @@ def test_refuses_what_is_larger(changes: dict[str, int], message: str) -> None:
 
 
 def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         raise AssertionError(epoch)
 
     split = Split(mel, np.zeros((len(mel), 1), np.int64))

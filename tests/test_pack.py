@@ -52,7 +52,7 @@ def train(folder: Path, dims: Dimensions, quantization: QuantizationSection) -> 
     sizes = dims.pools or (dims.n_classes,)
     answers = np.stack([np.arange(40) // place % size for place, size in enumerate(sizes, 1)], 1)
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         for rows in np.arange(40).reshape(4, 10):
             yield Batch(rows, data[rows])
 

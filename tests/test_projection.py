@@ -106,7 +106,7 @@ def task(seed: int) -> tuple[Problem, Head]:
     weights = {f"head.{name}": value.numpy() for name, value in wide.head.state_dict().items()}
     own = Student(dims).encoder.state_dict()
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         order = np.random.default_rng([seed, epoch]).permutation(CLIPS)
         for rows in order.reshape(5, 16):
             yield Batch(rows, mel[rows], mel[rows] if distills else None)
@@ -227,8 +227,8 @@ def test_a_student_as_wide_as_its_teacher_keeps_the_teachers_head(tmp_path: Path
 def test_too_few_clips_leave_the_projection_random(tmp_path: Path) -> None:
     problem, _ = task(3)
 
-    def few(epoch: int, distills: bool) -> Iterator[Batch]:
-        yield next(iter(problem.batches(epoch, distills)))
+    def few(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
+        yield next(iter(problem.batches(epoch, distills, whole=whole)))
 
     fewer = dataclasses.replace(problem, batches=few, n_batches=1, teacher_tokens=None)
     loop = started(fewer, tmp_path)
@@ -244,10 +244,10 @@ def test_an_interrupted_run_goes_on_behind_the_teachers_head(tmp_path: Path) -> 
     class KilledError(Exception):
         pass
 
-    def stopping(epoch: int, distills: bool) -> Iterator[Batch]:
+    def stopping(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         if epoch == 2:
             raise KilledError
-        return problem.batches(epoch, distills)
+        return problem.batches(epoch, distills, whole=whole)
 
     with pytest.raises(KilledError):
         started(dataclasses.replace(problem, batches=stopping), tmp_path / "cut").run(silent)

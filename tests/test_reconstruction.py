@@ -162,7 +162,7 @@ def problem(stop_at: int | None = None) -> Problem:
     mel[np.arange(36), :, answers[:, 0]] += 60
     data = Split(mel, answers)
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         if epoch == stop_at:
             raise KeyboardInterrupt
         for rows in np.random.default_rng([5, epoch]).permutation(36).reshape(6, 6):

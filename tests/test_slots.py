@@ -173,7 +173,7 @@ def test_two_slots_are_trained_packed_and_computed(tmp_path: Path) -> None:
         mel[row, 6:] += 40 * size
     data = Split(mel.astype(np.int8), answers)
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         order = np.random.default_rng([5, epoch]).permutation(len(answers))
         for rows in order.reshape(9, 8):
             yield Batch(rows, data.mel[rows])

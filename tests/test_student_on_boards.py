@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from firmware_build import require
 from shared_data import SHARED
+from silent import silent
 
 from benchmarks.paper_size import fitted
 from quads_mcu import model_format
@@ -34,10 +35,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 NEEDED = [SHARED / "s2i/manifest.csv", SHARED / "whisper/whisper_tiny_en_encoder_fp16.npz"]
 UTTERANCES = 50
 MIB = 1 << 20
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    del description, completed, total
 
 
 @pytest.fixture(scope="module")

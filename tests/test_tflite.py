@@ -12,7 +12,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tflite_run import converted_run, silent
+from silent import silent
+from tflite_run import converted_run
 from typer.testing import CliRunner
 
 # Importing onnx2tf lifts the recursion limit of the whole process.

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tflite_run import converted_run, silent
+from silent import silent
+from tflite_run import converted_run
 
 # Importing onnx2tf lifts the recursion limit of the whole process.
 if importlib.util.find_spec("onnx2tf") is None:

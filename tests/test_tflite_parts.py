@@ -19,6 +19,8 @@ from random_model import random_model
 if importlib.util.find_spec("onnx2tf") is None:
     pytest.skip("the tflite extra is not installed", allow_module_level=True)
 
+from silent import silent
+
 from quads_mcu.audio.frontend import features
 from quads_mcu.errors import (
     ConfigError,
@@ -43,10 +45,6 @@ from quads_mcu.tflite.flatbuffer import Flatbuffer
 
 DIMS = Dimensions(n_mels=8, n_frames=6, d_model=16, n_heads=2, n_layers=1, n_classes=3)
 REPOSITORY = Path(__file__).parent.parent
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    """Show nothing."""
 
 
 def one_operator(operator: str, domain: str = "", **attributes: object) -> bytes:

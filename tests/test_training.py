@@ -79,7 +79,7 @@ class KilledError(Exception):
 def problem(stop_at: int | None = None, **changes: Any) -> Problem:
     data = split(48, 1)
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         if epoch == stop_at:
             raise KilledError
         order = np.random.default_rng([5, epoch]).permutation(48)
@@ -201,6 +201,23 @@ def test_fake_quantization_is_torchs(grid: Grid) -> None:
     for rounded in (found, wanted):
         (rounded * torch.arange(4000)).sum().backward()
     assert torch.equal(both[0].grad, both[1].grad)
+
+
+@pytest.mark.parametrize("grid", [Grid(0.037), Grid(0.02, -77), Grid(0.011, 127), Grid(0.01, -128)])
+def test_fake_quantization_in_bfloat16_is_at_most_one_step_off(grid: Grid) -> None:
+    torch.manual_seed(0)
+    values = (torch.randn(4000) * 3).bfloat16()
+    both = [values.requires_grad_(), values.detach().float().requires_grad_()]
+    found, wanted = (grid.fake_quantize(values) for values in both)
+    steps = [(rounded.float() / grid.scale).round() for rounded in (found, wanted)]
+    # bfloat16 has half steps from 64 on, whole ones from 128 on.
+    assert (steps[0] - steps[1]).abs().max() <= 1
+    small = steps[1].abs() < 32
+    assert small.sum() > 300 and (steps[0] != steps[1])[small].float().mean() < 0.1
+    for rounded in (found, wanted):
+        rounded.sum().backward()
+    assert (both[0].grad.float() != both[1].grad).float().mean() < 0.01
+    assert 0 < both[1].grad.mean() < 1
 
 
 def test_calibration_covers_every_site_and_ties_the_scales() -> None:
@@ -386,11 +403,11 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
     task = problem()
     assert task.teacher is not None
 
-    def batches(epoch: int, distills: bool) -> Iterator[Batch]:
+    def batches(epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
         if epoch == 2:
             assert task.teacher is not None
             task.teacher.features[:] = np.nan
-        yield from task.batches(epoch, distills)
+        yield from task.batches(epoch, distills, whole=whole)
 
     with pytest.raises(TrainingError, match=r"nan in epoch 3 \(distillation\), batch 1 of 6"):
         run(tmp_path, dataclasses.replace(task, batches=batches))
@@ -662,7 +679,7 @@ def test_cropped_windows_end_after_the_longest_utterance() -> None:
         ),
     )
     batches = data.AugmentedBatches(utterances, config, [], n_mels, n_frames, 0, heard_mels=80)
-    uncropped = list(batches(2, False))
+    uncropped = list(batches(2, False, whole=True))
     pairs = [zip(batch.rows.tolist(), batch.mel, strict=True) for batch in uncropped]
     whole = {row: mel for pair in pairs for row, mel in pair}
     assert sorted(whole) == list(range(203))
@@ -678,6 +695,9 @@ def test_cropped_windows_end_after_the_longest_utterance() -> None:
         assert batch.heard is not None and batch.heard.shape[1:] == (end, 80)
         for row, mel in zip(batch.rows.tolist(), batch.mel, strict=True):
             np.testing.assert_array_equal(mel, whole[row][:end])
+    for batch, same in zip(batches(2, False), cropped, strict=True):
+        np.testing.assert_array_equal(batch.mel, same.mel)
+        assert batch.heard is None
     # Batches are filled by length: 2.3 s on average, where four taken at random need 2.8 s.
     assert np.mean([batch.mel.shape[1] for batch in cropped]) < 240
 

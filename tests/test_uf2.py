@@ -11,6 +11,7 @@ import pytest
 from fake_tools import FakeTools
 from hypothesis import given
 from hypothesis import strategies as st
+from silent import silent
 
 from quads_mcu.device import boards
 from quads_mcu.device.flashers import rp2, uf2
@@ -20,10 +21,6 @@ from quads_mcu.errors import DeviceError, LinkError
 PICO, PICO2 = boards.load("rp2040"), boards.load("rp2350")
 # github.com/microsoft/uf2, utils/uf2families.json; pico-sdk, boot/uf2.h.
 RP2040, RP2350_ARM_S = 0xE48BFF56, 0xE48BFF59
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    del description, completed, total
 
 
 def boot_rom(data: bytes, family: int) -> dict[int, bytes] | None:

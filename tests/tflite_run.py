@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from silent import silent
 from tiny_run import tiny_run
 
 from quads_mcu.export import project
@@ -12,10 +13,6 @@ from quads_mcu.tflite import convert
 from quads_mcu.tflite.convert import Conversion
 
 CALIBRATION_COUNT = 12
-
-
-def silent(description: str, completed: float, total: float) -> None:
-    """Show nothing."""
 
 
 def converted_run(

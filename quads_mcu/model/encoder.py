@@ -34,6 +34,26 @@ def sinusoids(length: int, width: int, max_timescale: float = 10_000.0) -> Tenso
     return torch.cat([angles.sin(), angles.cos()], dim=1)
 
 
+def gelu(x: Tensor) -> Tensor:
+    """Return GELU in its tanh form.
+
+    In bfloat16, whose steps are wider than the difference, in its exact form: PyTorch computes that
+    in a quarter of the time.
+    """
+    return F.gelu(x, approximate="none" if x.dtype == torch.bfloat16 else "tanh")
+
+
+def attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Return softmax(q k / sqrt(d_head)) v, (batch, n_heads, n_tokens, d_head) like its arguments.
+
+    On a CPU in bfloat16 in three parts, which take half as long as PyTorch's one.
+    """
+    if q.dtype != torch.bfloat16 or q.is_cuda:
+        return F.scaled_dot_product_attention(q, k, v)
+    shares: Tensor = (q * q.shape[-1] ** -0.5 @ k.transpose(-1, -2)).softmax(dim=-1)
+    return shares @ v
+
+
 class EncoderLayer(nn.Module):
     """One pre-norm transformer layer; the key projection has no bias."""
 
@@ -56,10 +76,10 @@ class EncoderLayer(nn.Module):
         q = self._heads(site(prefix + "query", self.query(n)))
         k = self._heads(site(prefix + "key", self.key(n)))
         v = self._heads(site(prefix + "value", self.value(n)))
-        a = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2)
+        a = attention(q, k, v).transpose(1, 2).flatten(2)
         x = site("residual", x + self.output(site(prefix + "attention", a)))
         n = site(prefix + "feed_forward_norm", self.feed_forward_norm(x))
-        f = F.gelu(site(prefix + "feed_forward_1", self.feed_forward_1(n)), approximate="tanh")
+        f = gelu(site(prefix + "feed_forward_1", self.feed_forward_1(n)))
         return site("residual", x + self.feed_forward_2(site(prefix + "gelu", f)))
 
     def _heads(self, x: Tensor) -> Tensor:
@@ -100,8 +120,8 @@ class Encoder(nn.Module):
     def stem(self, mel: Tensor, site: Site = identity) -> Tensor:
         """Return what the first layer takes: convolutions and positions. Arguments as `forward`."""
         x = mel.transpose(1, 2)
-        x = F.gelu(site("conv1", self.conv1(x)), approximate="tanh")
-        x = F.gelu(site("conv2", self.conv2(site("conv1_gelu", x))), approximate="tanh")
+        x = gelu(site("conv1", self.conv1(x)))
+        x = gelu(site("conv2", self.conv2(site("conv1_gelu", x))))
         x = x.transpose(1, 2)
         return site("residual", x + site("positions", self.positions[: x.shape[1]]))
 
@@ -144,7 +164,8 @@ class Student(nn.Module):
     def forward(self, mel: Tensor, site: Site = identity) -> tuple[Tensor, Tensor]:
         """Return tokens, float32 (batch, n_tokens, d_model), and logits, (batch, n_classes).
 
-        Features z of Eq. 1 are the tokens' mean over time.
+        Features z of Eq. 1 are the tokens' mean over time. The head computes in float32 always.
         """
-        tokens = self.encoder(mel, site)
-        return tokens, self.head(tokens, site)
+        tokens = self.encoder(mel, site).float()
+        with torch.autocast(tokens.device.type, enabled=False):
+            return tokens, self.head(tokens, site)

@@ -70,13 +70,16 @@ class _Round(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, values: Tensor, scale: float, low: int, high: int) -> Tensor:
         steps = (values * (1 / scale)).round_()
-        ctx.save_for_backward((steps >= low) & (steps <= high))
-        return steps.clamp_(low, high).mul_(scale)
+        ctx.save_for_backward(steps)
+        ctx.bounds = low - 1, high + 1
+        return steps.clamp(low, high).mul_(scale)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        (passes,) = ctx.saved_tensors
-        return gradients[0] * passes, None, None, None
+        (steps,) = ctx.saved_tensors
+        # One pass; comparing and masking take ten times as long.
+        passed: Tensor = torch.ops.aten.hardtanh_backward(gradients[0], steps, *ctx.bounds)
+        return passed, None, None, None
 
 
 Grids = Mapping[str, Grid]

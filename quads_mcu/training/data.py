@@ -197,9 +197,9 @@ class AugmentedBatches:
         size = len(self._recorded) + sum(count for _, count in self._drawn)
         return -(-size // self._batch_size)
 
-    def __call__(self, epoch: int, distills: bool) -> Iterator[Batch]:
-        """Yield a whole epoch; the teacher listens, and windows are cropped, where it distills."""
-        crop = self._crop and distills
+    def __call__(self, epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
+        """Yield an epoch's batches; arguments as `problem.Batches`."""
+        crop = self._crop and not whole
         heard_mels = self._heard_mels if distills else 0
         waiting: deque[Future[Batch]] = deque()
         pool = ThreadPoolExecutor(1)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -19,6 +19,20 @@ from quads_mcu.slots import Slot
 from quads_mcu.training.losses import NO_ANSWER
 
 Mel = NDArray[np.int8]
+
+
+class Batches(Protocol):
+    """The batches of an epoch, the same each time for the same arguments."""
+
+    def __call__(self, epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
+        """Yield them.
+
+        Args:
+            epoch: its number.
+            distills: whether the teacher listens.
+            whole: keep the whole window where [train] crop would end it earlier.
+        """
+        ...
 
 
 class Batch(NamedTuple):
@@ -63,8 +77,7 @@ class TeacherOutputs:
 class Problem:
     """One student to train.
 
-    batches: called with an epoch's number and whether it distills, yields its batches; the same
-    arguments always give the same. n_batches: how many.
+    n_batches: of an epoch.
     teacher_tokens: the teacher's encoder, for [train] token_share: float32 (N, n_frames, its mel
     bands) to (N, n_tokens, width).
     initial: weights to start from, under the names of `Student`; what is missing is random.
@@ -75,7 +88,7 @@ class Problem:
     slots: tuple[Slot, ...]
     train: Split
     valid: Split
-    batches: Callable[[int, bool], Iterator[Batch]]
+    batches: Batches
     n_batches: int
     teacher: TeacherOutputs | None = None
     teacher_tokens: Callable[[Tensor], Tensor] | None = None

@@ -19,6 +19,7 @@ from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Encoder, Student
+from quads_mcu.training import accelerator
 from quads_mcu.training.codebooks import Codebooks, latents
 from quads_mcu.training.losses import relative_error
 
@@ -139,7 +140,8 @@ class _Learner:
 
     def quantized(self, x: Tensor) -> Tensor:
         weights = self.codebooks.weights(self.student, int8=True, within=self.prefix)
-        return functional_call(self.block, weights, (x,))  # type: ignore[no-any-return]
+        with accelerator.mixed_precision(x.device):
+            return functional_call(self.block, weights, (x,))  # type: ignore[no-any-return]
 
     @torch.no_grad()
     def outputs(self, inputs: list[Tensor], goals: list[Tensor]) -> tuple[list[Tensor], float]:

@@ -290,13 +290,13 @@ def _fine_tune(
     step = 0
     for epoch in range(epochs):
         # Negative numbers would not seed a generator: count on from far above the student's.
-        for batch in batches((1 << 20) + epoch, False):
+        for batch in batches((1 << 20) + epoch, False, whole=True):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * _triangle(step / total)
             with accelerator.mixed_precision(device):
                 logits = teacher(real_mel(batch.mel).to(device))[1]
             truth = torch.from_numpy(answers[batch.rows])
-            loss = losses.cross_entropy(logits.float().cpu(), truth, slots)
+            loss = losses.cross_entropy(logits.cpu(), truth, slots)
             if not torch.isfinite(loss):
                 raise TrainingError(
                     f"the teacher's loss is {float(loss)} in epoch {epoch + 1}; lower [teacher] "

@@ -265,9 +265,9 @@ class Trainer:
         )
 
     def _varied_mel(self, beyond: int, most: int) -> Iterator[Mel]:
-        """Yield augmented features of up to `most` utterances, of an epoch beyond the last."""
+        """Yield augmented windows of up to `most` utterances, of an epoch beyond the last."""
         left = most
-        for batch in self.problem.batches(len(self.epochs) + beyond, False):
+        for batch in self.problem.batches(len(self.epochs) + beyond, False, whole=True):
             yield batch.mel[:left]
             left -= len(batch.mel)
             if left <= 0:
@@ -323,11 +323,12 @@ class Trainer:
                 features = self.projection(tokens)
                 logits = self.teacher_head(features)
         else:
-            tokens, logits = self._quantized(mel)
+            with accelerator.mixed_precision(self.device):
+                tokens, logits = self._quantized(mel)
         truth = losses.cross_entropy(logits, answers, sizes)
         if self.float_student is not None:
             with accelerator.mixed_precision(self.device):
-                wanted, target = (found.float() for found in self.float_student(mel))
+                wanted, target = self.float_student(mel)
             own = losses.divergence(logits, target, sizes, _TEMPERATURE)
             error = losses.relative_error(tokens, wanted)
             return _TOKEN_WEIGHT * error + _SELF_SHARE * own + (1 - _SELF_SHARE) * truth
