@@ -53,3 +53,22 @@ def test_a_row_has_the_mean_every_seed_and_the_interval_of_the_mean(accuracy: Mo
         "six wake words", "d96×2, 4 bit, 40 mels, 2 s", "152,224", "2", "99.0 %",
         "97.5 % (99.0, 96.0)", "95.3-98.7", "0.900", "96.5 % (97.0, 96.0)", "98.5; 96 in noise",
     ]  # fmt: skip
+
+
+def test_false_accepts_of_all_seeds_are_added_up(accuracy: ModuleType) -> None:
+    def heard(accepts: int, rejects: float) -> dict[str, Any]:
+        point = {
+            "false_accepts": accepts, "false_accepts_per_hour": accepts / 0.5,
+            "false_accepts_per_hour_interval_95": [0.0, 1.0],
+            "false_rejects": 7, "false_reject_percent": rejects,
+        }  # fmt: skip
+        return {"rejection": {"unknown_hours": 0.5, "point": point}}
+
+    seeds = [measured(n, 98.0, **heard(n, 2.0 + n)) for n in range(3)]
+    *_, last = accuracy.table({"wakewords-unknown": seeds}).splitlines()
+    # Garwood's interval of 3: 0.619 to 8.767 (scipy.stats.chi2.ppf([0.025, 0.975], [6, 8]) / 2).
+    assert last == (
+        "- all 3 seeds: 3.0 % rejected in the mean, 3 false accepts in 1.50 h: 2.00 per hour "
+        "(0.41-5.84)"
+    )
+    assert "all" not in accuracy.table({"wakewords-unknown": seeds[:1]}).splitlines()[-1]
