@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from silent import silent
+from silent import counted
 
 from quads_mcu.config import QuantizationSection
 from quads_mcu.errors import TrainingError
@@ -68,13 +68,13 @@ def test_sensitivity_finds_the_matrix_that_matters() -> None:
     with torch.no_grad():
         student.encoder.layers[0].feed_forward_2.weight.zero_()
     mel = torch.randn(20, DIMS.n_frames, DIMS.n_mels)
-    found = bits.sensitivity(student, mel, silent)
+    found = bits.sensitivity(student, mel, counted)
     assert set(found) == set(linear_shapes(DIMS))
     assert found["layers.0.feed_forward_1"][2] < 1e-9
     for name, options in found.items():
         if not name.startswith("layers.0.feed_forward"):
             assert options[2] > 4 * options[8] > 0, name
-    chosen = bits.choose(student, mel, QuantizationSection(budget_bytes=3600), silent)
+    chosen = bits.choose(student, mel, QuantizationSection(budget_bytes=3600), counted)
     assert chosen["layers.0.feed_forward_1"] == 2 < chosen["conv1"]
 
 

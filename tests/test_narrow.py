@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.numpy import save_file
-from silent import silent
+from silent import counted
 from test_whisper_weights import openai, transformers
 
 from quads_mcu.errors import TrainingError
@@ -67,7 +67,7 @@ def predictable(inputs: np.ndarray, wanted: np.ndarray) -> float:
 def test_cut_keeps_what_the_wide_encoder_knows() -> None:
     whisper = whisper_like()
     mel, unseen = clips(), clips(240, 2)
-    cut = narrow.narrowed(whisper, SMALL, mel, 0, silent)
+    cut = narrow.narrowed(whisper, SMALL, mel, 0, counted)
     torch.manual_seed(3)
     random = {name: tensor.numpy() for name, tensor in Encoder(SMALL).state_dict().items()}
     wanted = tokens(whisper.state(WIDE.n_tokens), WIDE, unseen)
@@ -78,7 +78,7 @@ def test_cut_keeps_what_the_wide_encoder_knows() -> None:
 
 def test_a_cut_depends_on_its_seed_alone() -> None:
     whisper, mel = whisper_like(), clips()
-    first, again, other = (narrow.narrowed(whisper, SMALL, mel, s, silent) for s in (0, 0, 1))
+    first, again, other = (narrow.narrowed(whisper, SMALL, mel, s, counted) for s in (0, 0, 1))
     assert all(np.array_equal(first[name], again[name]) for name in first)
     assert not np.array_equal(first["conv2.weight"], other["conv2.weight"])
 
@@ -133,7 +133,7 @@ def test_least_squares() -> None:
 def test_refuses_what_is_larger(changes: dict[str, int], message: str) -> None:
     dims = dataclasses.replace(SMALL, **changes)
     with pytest.raises(TrainingError, match=message):
-        narrow.narrowed(whisper_like(), dims, clips(4), 0, silent)
+        narrow.narrowed(whisper_like(), dims, clips(4), 0, counted)
 
 
 def problem(dims: Dimensions, mel: np.ndarray) -> Problem:
@@ -160,7 +160,7 @@ def test_initial_state(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     equal = Dimensions(80, 20, 128, 2, 2, 3)
 
     def start(task: Problem) -> Weights:
-        return narrow.initial_state(read_encoder(path), path.name, task, 0, silent)
+        return narrow.initial_state(read_encoder(path), path.name, task, 0, counted)
 
     state = start(problem(equal, mel))
     assert state["positions"].shape == (10, 128) and not (tmp_path / "cache").exists()

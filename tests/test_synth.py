@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import soundfile
-from silent import silent
+from silent import counted
 
 from quads_mcu import config as project
 from quads_mcu.audio import sources, synth
@@ -49,7 +49,7 @@ def rows(manifest: Path) -> list[dict[str, str]]:
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     pytest.importorskip("espeakng_loader", reason="espeakng-loader is not installed")
-    return synthesize(PHRASES, tmp_path_factory.mktemp("synth") / "out", 16, 5, silent)
+    return synthesize(PHRASES, tmp_path_factory.mktemp("synth") / "out", 16, 5, counted)
 
 
 def test_manifest_and_sounds(made: Path) -> None:
@@ -85,18 +85,18 @@ def test_speakers_and_timbres_are_disjoint(made: Path) -> None:
 
 
 def test_equal_arguments_give_equal_bytes(made: Path, tmp_path: Path) -> None:
-    again = synthesize(PHRASES, tmp_path / "again", 16, 5, silent)
+    again = synthesize(PHRASES, tmp_path / "again", 16, 5, counted)
     assert digest(again.parent) == digest(made.parent)
 
 
 def test_another_seed_gives_other_sounds(made: Path, tmp_path: Path) -> None:
-    other = synthesize(PHRASES, tmp_path / "other", 16, 6, silent)
+    other = synthesize(PHRASES, tmp_path / "other", 16, 6, counted)
     assert digest(other.parent) != digest(made.parent)
 
 
 @pytest.fixture
 def small(tmp_path: Path) -> Path:
-    return synthesize({"a": ["hello"]}, tmp_path / "small", 2, 0, silent)
+    return synthesize({"a": ["hello"]}, tmp_path / "small", 2, 0, counted)
 
 
 def again(small: Path, per_phrase: int = 2) -> list[float]:
@@ -158,19 +158,19 @@ def test_interruption_leaves_no_manifest(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         synthesize({"a": ["hello"]}, tmp_path / "out", 5, 0, stop)
     assert not (tmp_path / "out" / "manifest.csv").exists()
-    synthesize({"a": ["hello"]}, tmp_path / "out", 5, 0, silent)
+    synthesize({"a": ["hello"]}, tmp_path / "out", 5, 0, counted)
     assert len(rows(tmp_path / "out" / "manifest.csv")) == 7
 
 
 def test_speakers_repeat_only_after_all_had_a_turn(tmp_path: Path) -> None:
     voices = ["en+f1", "en-us+m1", "en-us+f2", "en+m2"]
-    found = rows(synthesize({"a": ["hi"]}, tmp_path, 4, 0, silent, voices))
+    found = rows(synthesize({"a": ["hi"]}, tmp_path, 4, 0, counted, voices))
     train = [row["speaker"] for row in found if row["split"] == "train"]
     assert len(train) == 4 and len(set(train[:2])) == 2 and len(set(train)) == 2
 
 
 def test_a_single_speaker_only_trains(tmp_path: Path) -> None:
-    found = rows(synthesize({"a": ["hi"]}, tmp_path, 2, 0, silent, ["en+f1"]))
+    found = rows(synthesize({"a": ["hi"]}, tmp_path, 2, 0, counted, ["en+f1"]))
     assert [row["split"] for row in found] == ["train", "train"]
 
 
@@ -187,19 +187,19 @@ def test_a_single_speaker_only_trains(tmp_path: Path) -> None:
 )
 def test_refused_phrases(tmp_path: Path, phrases: dict[str, list[str]], match: str) -> None:
     with pytest.raises(ConfigError, match=match):
-        synthesize(phrases, tmp_path / "out", 1, 0, silent)
+        synthesize(phrases, tmp_path / "out", 1, 0, counted)
     assert not (tmp_path / "out").exists()
 
 
 def test_phrase_without_sound(tmp_path: Path) -> None:
     with pytest.raises(AudioError, match=r"gives no sound for '\.\.\.'"):
-        synthesize({"a": ["..."]}, tmp_path, 1, 0, silent)
+        synthesize({"a": ["..."]}, tmp_path, 1, 0, counted)
 
 
 @pytest.mark.parametrize("voice", ["zz-top", "en;f1", "../en", "", "en+"])
 def test_unknown_voice(tmp_path: Path, voice: str) -> None:
     with pytest.raises(ConfigError, match="voice"):
-        synthesize({"a": ["hi"]}, tmp_path, 1, 0, silent, [voice])
+        synthesize({"a": ["hi"]}, tmp_path, 1, 0, counted, [voice])
 
 
 def test_failing_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -208,19 +208,19 @@ def test_failing_process_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyP
     (data / "voices" / "!v").mkdir(parents=True)
     monkeypatch.setattr(synth, "_espeak_paths", lambda: (library, str(data)))
     with pytest.raises(AudioError, match="espeak-ng did not start with data in"):
-        synthesize({"a": ["hi"]}, tmp_path / "out", 1, 0, silent, ["en+f1"])
+        synthesize({"a": ["hi"]}, tmp_path / "out", 1, 0, counted, ["en+f1"])
 
 
 def test_unwritable_folder(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(AudioError, match="cannot be written"):
-        synthesize({"a": ["hi"]}, tmp_path / "file", 1, 0, silent, ["en+f1"])
+        synthesize({"a": ["hi"]}, tmp_path / "file", 1, 0, counted, ["en+f1"])
 
 
 def test_missing_package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "espeakng_loader", None)
     with pytest.raises(InstallationError, match=r"pip install 'quads-mcu\[synth\]'"):
-        synthesize({"a": ["hi"]}, tmp_path, 1, 0, silent)
+        synthesize({"a": ["hi"]}, tmp_path, 1, 0, counted)
 
 
 def test_no_joke_voices() -> None:
@@ -234,7 +234,7 @@ def test_no_joke_voices() -> None:
 @pytest.mark.slow
 def test_a_large_set_is_reproducible(tmp_path: Path) -> None:
     for name in ("one", "two"):
-        synthesize(PHRASES, tmp_path / name, 700, 0, silent)
+        synthesize(PHRASES, tmp_path / name, 700, 0, counted)
     assert digest(tmp_path / "one") == digest(tmp_path / "two")
     shutil.rmtree(tmp_path)
 
@@ -243,7 +243,7 @@ def test_templates_fill_the_columns_of_their_slots(tmp_path: Path) -> None:
     values = {"size": ["small", "large"], "drink": ["tea", "milk"]}
     templates = ["a [{size}] {drink}", "(some|more) {drink} please"]
     slots = ("drink", "size", "sugar")
-    arguments = templates, values, slots, tmp_path / "out", 8, 0, silent, ["en-us+f2"]
+    arguments = templates, values, slots, tmp_path / "out", 8, 0, counted, ["en-us+f2"]
     manifest = synthesize_templates(*arguments)
     found = rows(manifest)
     assert list(found[0])[-3:] == list(slots) and len(found) == 16
@@ -256,15 +256,15 @@ def test_templates_fill_the_columns_of_their_slots(tmp_path: Path) -> None:
     assert [slot.labels for slot in dataset.slots][1] == ("none", "large", "small")
     assert synthesize_templates(*arguments) == manifest
     with pytest.raises(ConfigError, match=r"\[values\] size: no such slot; \[slots\] has drink"):
-        synthesize_templates(templates, values, ["drink"], tmp_path / "x", 1, 0, silent)
+        synthesize_templates(templates, values, ["drink"], tmp_path / "x", 1, 0, counted)
     with pytest.raises(ConfigError, match=r"\[data\] templates in quads.toml is empty"):
-        synthesize_templates([], values, slots, tmp_path / "x", 1, 0, silent)
+        synthesize_templates([], values, slots, tmp_path / "x", 1, 0, counted)
 
 
 def test_texts_are_spoken_once_by_speakers_of_their_split(tmp_path: Path) -> None:
     texts = [f"sentence number {number}" for number in range(16)]
     odd = ["???", "x" * 2000, "nul\0byte", "lone \udc80 surrogate"]
-    found = rows(synthesize_texts([*odd, *texts], tmp_path / "out", 3, silent))
+    found = rows(synthesize_texts([*odd, *texts], tmp_path / "out", 3, counted))
     assert sorted(row["transcript"] for row in found) == sorted(texts)
     assert [row["split"] for row in found].count("train") == 12
     timbres = {
@@ -273,7 +273,7 @@ def test_texts_are_spoken_once_by_speakers_of_their_split(tmp_path: Path) -> Non
     }
     assert not timbres["train"] & (timbres["valid"] | timbres["test"])
     with pytest.raises(ConfigError, match="none of 4 texts can be spoken"):
-        synthesize_texts(odd, tmp_path / "none", 3, silent)
+        synthesize_texts(odd, tmp_path / "none", 3, counted)
 
 
 @pytest.mark.parametrize("name", ["other.txt", "other.csv"])
@@ -281,7 +281,7 @@ def test_a_file_of_texts_is_unknown_speech(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     monkeypatch.setenv("QUADS_CACHE", str(tmp_path / "cache"))
-    commands = synthesize({"on": ["on"], "off": ["off"]}, tmp_path / "c", 2, 0, silent)
+    commands = synthesize({"on": ["on"], "off": ["off"]}, tmp_path / "c", 2, 0, counted)
     texts = [f"what about {number}" for number in range(20)]
     table = "text,intent\n" + "".join(f"{text},x\n" for text in texts)
     (tmp_path / name).write_text(table if name.endswith("csv") else "\n".join(["", *texts]))
@@ -290,11 +290,11 @@ def test_a_file_of_texts_is_unknown_speech(
                  "unknown_texts": 16},
     }  # fmt: skip
     config = project.from_tree(tree, where="test", root=tmp_path)
-    dataset = sources.load(config, silent)
+    dataset = sources.load(config, counted)
     assert dataset.problems == [] and dataset.labels == ["off", "on", "unknown"]
     spoken = [item for item in dataset.utterances if item.label == "unknown"]
     assert [item.split for item in spoken].count("train") == 12
     assert [item.split for item in spoken].count("valid") == 2 == len(spoken) - 12
     (tmp_path / name).write_text("text,intent\n" if name.endswith("csv") else "\n\n")
     with pytest.raises(ConfigError, match=f"{name}: not a single text"):
-        sources.load(config, silent)
+        sources.load(config, counted)

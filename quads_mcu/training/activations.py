@@ -20,10 +20,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from quads_mcu.model.encoder import Site
+from quads_mcu.model.encoder import Site, gelu
 from quads_mcu.model_format import MEL_SCALE, POOLED_MAX
 
 # value_multiplier of docs/arithmetic.md, section 6, has 12 fraction bits.
@@ -134,7 +133,7 @@ def _grid(name: str, values: Tensor) -> Grid:
         return _least_error(values, [_affine(values, float(r)) for r in _CLIP_RATIOS])
     symmetric = [Grid(float(r) * largest / 127) for r in _CLIP_RATIOS]
     before_gelu = name in ("conv1", "conv2") or name.endswith("feed_forward_1")
-    return _least_error(values, symmetric, _gelu if before_gelu else _same)
+    return _least_error(values, symmetric, gelu if before_gelu else _same)
 
 
 def _affine(values: Tensor, ratio: float) -> Grid:
@@ -157,10 +156,6 @@ def _least_error(
 
 def _same(values: Tensor) -> Tensor:
     return values
-
-
-def _gelu(values: Tensor) -> Tensor:
-    return F.gelu(values, approximate="tanh")
 
 
 def _keep_above(grids: dict[str, Grid], linear: str, weight_scale: float) -> None:

@@ -27,7 +27,7 @@ from torch import Tensor, nn
 from quads_mcu.console import Progress
 from quads_mcu.errors import TrainingError
 from quads_mcu.model.dimensions import CONV_KERNEL, Dimensions, Preset
-from quads_mcu.model.encoder import Encoder, EncoderLayer
+from quads_mcu.model.encoder import Encoder, EncoderLayer, attention, gelu
 from quads_mcu.model.whisper import Weights, WhisperEncoder
 from quads_mcu.training import checkpoint
 from quads_mcu.training.data import digest
@@ -143,8 +143,8 @@ def _front(encoder: Encoder, mel: Tensor) -> Tensor:
     parts = []
     with torch.no_grad():
         for part in _parts(mel):
-            x = F.gelu(encoder.conv1(part.transpose(1, 2)), approximate="tanh")
-            x = F.gelu(encoder.conv2(x), approximate="tanh").transpose(1, 2)
+            x = gelu(encoder.conv1(part.transpose(1, 2)))
+            x = gelu(encoder.conv2(x)).transpose(1, 2)
             parts.append(x + encoder.positions)
     return torch.cat(parts)
 
@@ -220,8 +220,8 @@ def _fit_front(
         for group in optimizer.param_groups:
             group["lr"] = _FRONT_RATE * (1 - epoch / _FRONT_EPOCHS)
         for rows in _parts(torch.randperm(len(clips), generator=generator)):
-            x = F.gelu(student.conv1(clips[rows].transpose(1, 2)), approximate="tanh")
-            x = F.gelu(student.conv2(x), approximate="tanh").transpose(1, 2)
+            x = gelu(student.conv1(clips[rows].transpose(1, 2)))
+            x = gelu(student.conv2(x)).transpose(1, 2)
             loss = F.mse_loss(x + student.positions, target[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
@@ -232,7 +232,7 @@ def _fit_front(
 def _start_front(wide: Encoder, student: Encoder, clips: Tensor, target: Tensor, cut: _Cut) -> None:
     """Take the first convolution's strongest channels; solve the second one's preactivations."""
     d = student.dims.d_model
-    hidden = F.gelu(wide.conv1(clips.transpose(1, 2)), approximate="tanh")
+    hidden = gelu(wide.conv1(clips.transpose(1, 2)))
     strength = hidden.var(dim=(0, 2)) * wide.conv2.weight.square().sum(dim=(0, 2))
     kept = strength.topk(d).indices.sort().values
     student.conv1.weight.copy_(wide.conv1.weight[kept])
@@ -303,14 +303,14 @@ def _mixed(layer: EncoderLayer, stream: Tensor) -> Tensor:
     """Return attention's outputs before the output matrix, (N, n_tokens, d_model)."""
     parts = []
     for part in _parts(stream):
-        a = F.scaled_dot_product_attention(*_qkv(layer, part))
+        a = attention(*_qkv(layer, part))
         parts.append(a.transpose(1, 2).flatten(2))
     return torch.cat(parts)
 
 
 def _hidden(layer: EncoderLayer, stream: Tensor) -> Tensor:
     """Return the feed-forward activations, (N, n_tokens, d_ff)."""
-    return F.gelu(layer.feed_forward_1(layer.feed_forward_norm(stream)), approximate="tanh")
+    return gelu(layer.feed_forward_1(layer.feed_forward_norm(stream)))
 
 
 def _feed_forward(layer: EncoderLayer, stream: Tensor) -> Tensor:
