@@ -140,13 +140,8 @@ def _layer(encoder: Encoder, index: int) -> EncoderLayer:
 
 def _front(encoder: Encoder, mel: Tensor) -> Tensor:
     """Return the stream before the first layer, (N, n_tokens, d_model)."""
-    parts = []
     with torch.no_grad():
-        for part in _parts(mel):
-            x = gelu(encoder.conv1(part.transpose(1, 2)))
-            x = gelu(encoder.conv2(x)).transpose(1, 2)
-            parts.append(x + encoder.positions)
-    return torch.cat(parts)
+        return torch.cat([encoder.stem(part) for part in _parts(mel)])
 
 
 def _through(layer: EncoderLayer, stream: Tensor) -> Tensor:
@@ -220,9 +215,7 @@ def _fit_front(
         for group in optimizer.param_groups:
             group["lr"] = _FRONT_RATE * (1 - epoch / _FRONT_EPOCHS)
         for rows in _parts(torch.randperm(len(clips), generator=generator)):
-            x = gelu(student.conv1(clips[rows].transpose(1, 2)))
-            x = gelu(student.conv2(x)).transpose(1, 2)
-            loss = F.mse_loss(x + student.positions, target[rows])
+            loss = F.mse_loss(student.stem(clips[rows]), target[rows])
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
