@@ -186,7 +186,10 @@ def evaluate(
     console.table(title, ("", "float student", "integer reference"), found.rows())
     if rejected:
         console.table(f"Rejection, split {split}", ("", "count", ""), rejection.rows(rejected))
-        console.note(f"curve: {RunDir(run).path / rejection.PLOT}")
+        if split == "test":
+            console.note(f"curve: {RunDir(run).path / rejection.PLOT}")
+    elif RunDir(run).config().data.unknown:
+        console.note(f"split {split} has no unknown speech: what rejection costs is not measured")
 
 
 def _evaluate_in_noise(run: Path, split: str, as_json: bool) -> None:

@@ -11,13 +11,14 @@ import difflib
 import json
 import math
 import tomllib
+import types
 import typing
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from quads_mcu.errors import ConfigError
-from quads_mcu.model.dimensions import PRESETS
+from quads_mcu.model import dimensions
 
 SAMPLE_RATE = 16_000
 FILE_NAME = "quads.toml"
@@ -110,7 +111,10 @@ class AudioSection:
 class StudentSection:
     """[student]"""
 
-    preset: str = _setting("d96x2", "Width and depth.", choices=tuple(PRESETS))
+    preset: str = _setting(
+        "d96x2",
+        f"Width and depth, dWIDTHxLAYERS: {', '.join(dimensions.PRESETS)}, or any between.",
+    )
     init: str = _setting(
         "random",
         '"random", "teacher" (as fine-tuned), or a Whisper encoder as in [teacher]; cut to size.',
@@ -160,8 +164,12 @@ class TrainSection:
         14, "Distillation epochs before the first cycle.", low=0, high=10_000
     )
     cycles: int = _setting(2, "Distillation-quantization cycles (paper: 5).", low=0, high=100)
-    distill_epochs: int = _setting(2, "Epochs per distillation phase.", low=0, high=1000)
-    quant_epochs: int = _setting(1, "Epochs per quantization phase.", low=0, high=1000)
+    distill_epochs: int | list[int] = _setting(
+        2, "Epochs per distillation phase; [3, 6]: of each cycle.", low=0, high=1000
+    )
+    quant_epochs: int | list[int] = _setting(
+        1, "Epochs per quantization phase, or of each cycle.", low=0, high=1000
+    )
     final_epochs: int = _setting(
         3,
         "Epochs of the final quantization phase (Eq. 6); 0: codebooks are fitted, not trained.",
@@ -205,10 +213,29 @@ class TrainSection:
     lr_quant: float = _setting(
         2e-4, "Peak learning rate in quantization phases.", low=0.0, high=1.0
     )
+    quant_optimizer: str = _setting(
+        "adamw",
+        "Of quantization phases; sgd has momentum 0.9, as in the authors' code.",
+        choices=("adamw", "sgd"),
+    )
+    reassign_steps: int = _setting(
+        10,
+        "Steps after which weights go to the nearest centroid; 0: they keep the one fitted.",
+        low=0,
+        high=1_000_000,
+    )
     threads: int = _setting(0, "CPU threads; 0: all cores.", low=0, high=1024)
     device: str = _setting(
         "auto", "Where to train; auto: a GPU if there is one.", choices=("auto", "cpu", "cuda")
     )
+
+    def cycle_epochs(self) -> list[tuple[int, int]]:
+        """Return the epochs of distillation and of quantization in every cycle."""
+        distill, quantize = (
+            epochs if isinstance(epochs, list) else [epochs] * self.cycles
+            for epochs in (self.distill_epochs, self.quant_epochs)
+        )
+        return list(zip(distill, quantize, strict=True))
 
 
 @dataclass(frozen=True)
@@ -425,7 +452,21 @@ def _check_together(config: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
+    size = config.student.preset
+    try:
+        dims = dimensions.dimensions(size, n_mels=80, window_s=1.0, n_classes=2)
+    except ConfigError as problem:
+        raise ConfigError(f"{where}: [student] preset: {problem}") from None
+    if impossible := dims.problem():
+        raise ConfigError(f"{where}: [student] preset = {size!r}: {impossible}")
     train, quantization = config.train, config.quantization
+    for name in ("distill_epochs", "quant_epochs"):
+        epochs = getattr(train, name)
+        if isinstance(epochs, list) and len(epochs) != train.cycles:
+            raise ConfigError(
+                f"{where}: [train] {name} = {epochs} is of {len(epochs)} cycles, and cycles = "
+                f"{train.cycles}; give one number for each cycle, or one for all"
+            )
     if quantization.train_scales and not quantization.channel_scales:
         raise ConfigError(
             f"{where}: [quantization] train_scales = true trains the scales of channel_scales, "
@@ -495,11 +536,16 @@ def _section(kind: type, values: dict[str, Any], where: str) -> Any:
 
 def _value(value: Any, hint: Any, metadata: Any, key: str, where: str) -> Any:
     origin = typing.get_origin(hint)
+    if origin is types.UnionType:
+        # One for all, or a list.
+        single, several = typing.get_args(hint)
+        hint = several if isinstance(value, list) else single
+        origin = typing.get_origin(hint)
     if origin is list:
         (inner,) = typing.get_args(hint)
         if not isinstance(value, list):
             raise ConfigError(f"{where}: {key} must be a list, not {value!r}")
-        return [_value(item, inner, {}, key, where) for item in value]
+        return [_value(item, inner, metadata, key, where) for item in value]
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         try:
             value = float(value)

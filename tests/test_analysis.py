@@ -75,6 +75,18 @@ def test_blank_models_are_valid_and_take_the_memory_of_others(bits: int) -> None
             assert one[name] == tensor.shape
 
 
+def test_widths_between_the_presets() -> None:
+    """Heads of 64 as Whisper has them, of 32 in narrow students; the tables follow that rule."""
+    for known in (dimensions.PRESETS, dimensions.WHISPER):
+        for size in known.values():
+            assert dimensions.preset(f"d{size.d_model}x{size.n_layers}") == size
+    assert dimensions.preset("d160x3") == dimensions.Preset(160, 5, 3)
+    assert dimensions.preset("d320x1") == dimensions.Preset(320, 5, 1)
+    for name in ("d", "d96", "d0x2", "d96x0", "d096x2", "d96x2x2", "x2", "D96x2", "d99999x2"):
+        with pytest.raises(ConfigError, match="no architecture"):
+            dimensions.preset(name)
+
+
 def test_models_come_from_a_run_a_file_or_a_preset(tmp_path: Path) -> None:
     model = random_model(SMALL)
     model_format.write(model, tmp_path / "model.safetensors")

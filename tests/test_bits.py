@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from silent import counted
+from safetensors.numpy import load_file
+from silent import counted, silent
+from tiny_run import tiny_config
 
+from quads_mcu import model_format
 from quads_mcu.config import QuantizationSection
 from quads_mcu.errors import TrainingError
+from quads_mcu.export.pack import pack
 from quads_mcu.model import codebook
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Student
 from quads_mcu.model_format import BITS, linear_shapes
-from quads_mcu.training import bits
+from quads_mcu.run_dir import RunDir
+from quads_mcu.training import bits, train
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
 
 DIMS = Dimensions(8, 12, 16, 2, 1, 3)
@@ -76,6 +83,37 @@ def test_sensitivity_finds_the_matrix_that_matters() -> None:
             assert options[2] > 4 * options[8] > 0, name
     chosen = bits.choose(student, mel, QuantizationSection(budget_bytes=3600), counted)
     assert chosen["layers.0.feed_forward_1"] == 2 < chosen["conv1"]
+
+
+@pytest.mark.usefixtures("one_thread")
+@pytest.mark.parametrize("channel_scales", [False, True])
+def test_the_packed_file_keeps_to_the_budget(channel_scales: bool, tmp_path: Path) -> None:
+    budget = 60_000
+    config = tiny_config(tmp_path)
+    settings = QuantizationSection(budget_bytes=budget, channel_scales=channel_scales)
+    short = dataclasses.replace(config.train, warmup_epochs=1, cycles=0)
+    config = dataclasses.replace(config, train=short, quantization=settings)
+    run = RunDir(tmp_path / "run")
+    train.train(config, run, silent)
+    model_format.write(pack(run.path), run.model_path)
+    weighed = sum(value.nbytes for value in load_file(run.model_path).values())
+    assert 0.97 * budget < weighed <= budget
+
+
+def test_sensitivity_is_that_of_the_codebooks_that_are_trained() -> None:
+    """Rows of very different size: what a scale per row mends must not count."""
+    torch.manual_seed(0)
+    student = Student(DIMS)
+    with torch.no_grad():
+        rows = torch.logspace(-2, 0, DIMS.d_ff)[:, None]
+        student.encoder.layers[0].feed_forward_1.weight.mul_(rows)
+    mel = torch.randn(20, DIMS.n_frames, DIMS.n_mels)
+    alone, scaled = (
+        bits.sensitivity(student, mel, counted, channel_scales=scales) for scales in (False, True)
+    )
+    name = "layers.0.feed_forward_1"
+    assert scaled[name][2] < 0.7 * alone[name][2]
+    assert scaled["head"] == alone["head"]
 
 
 def test_codebook_with_channel_scales() -> None:

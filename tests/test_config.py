@@ -125,8 +125,16 @@ def test_settings_are_taken(tmp_path: Path) -> None:
         ('[data]\nmanifests = "a.csv"', "[data] manifests must be a list, not 'a.csv'"),
         ("[data]\nmanifests = [1]", "[data] manifests must be of type str, not 1"),
         ('[augment]\nsnr_db = ["6"]', "[augment] snr_db must be of type float, not '6'"),
-        ('[student]\npreset = "d96"', "[student] preset = 'd96' is not one of: "
-         "d64x2, d96x2, d128x3, d192x4, d384x4"),
+        ('[student]\npreset = "d96"', "[student] preset: no architecture 'd96'; there are "
+         "d64x2, d96x2, d128x3, d192x4, d384x4, whisper-tiny, whisper-base, whisper-small, "
+         "whisper-medium, whisper-large, and any dWIDTHxLAYERS"),
+        ('[student]\npreset = "d100x2"', "[student] preset: d100x2: a width of 100; it must be a "
+         "multiple of 32, a head's"),
+        ('[student]\npreset = "d96x33"', "[student] preset = 'd96x33': n_layers = 33 is outside "
+         "1 .. 32"),
+        ("[train]\ndistill_epochs = [3, -1]", "[train] distill_epochs = -1 is outside 0 .. 1000"),
+        ("[train]\ncycles = 3\nquant_epochs = [3, 1]", "[train] quant_epochs = [3, 1] is of 2 "
+         "cycles, and cycles = 3; give one number for each cycle, or one for all"),
         ('[intents]\non = "turn on"', "[intents] on must be a list of phrases"),
         ("[intents]\non = []", "[intents] on must be a list of phrases"),
         ('[intents]\non = ["x", " "]', "[intents] on must be a list of phrases"),
@@ -222,7 +230,7 @@ def test_tree_round_trip() -> None:
 def test_presets_are_the_models() -> None:
     from quads_mcu.model.dimensions import PRESETS
 
-    for preset in PRESETS:
+    for preset in (*PRESETS, "d32x1", "d160x3", "d512x6", "d1280x32"):
         tree = {"student": {"preset": preset}}
         assert project.from_tree(tree, where="x").student.preset == preset
 

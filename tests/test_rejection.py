@@ -6,6 +6,7 @@ import csv
 import dataclasses
 import json
 import math
+import shutil
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
@@ -15,12 +16,14 @@ import scipy.stats
 import tiny_run
 from hypothesis import given
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
 from quads_mcu import config as project
 from quads_mcu import model_format
 from quads_mcu.audio import unknown
 from quads_mcu.audio.datasets import load_pcm
 from quads_mcu.audio.utterances import Dataset
+from quads_mcu.cli import app
 from quads_mcu.config import AugmentSection, Config, DataSection, TrainSection
 from quads_mcu.device import boards, build
 from quads_mcu.errors import ExportError
@@ -247,6 +250,22 @@ def test_a_run_without_unknown_speech_has_no_curve(run: RunDir, tmp_path: Path) 
     other = RunDir(tmp_path)
     other.write_config(plain)
     assert report.evaluate(other, "test", lambda *_: None) is None
+
+
+def test_a_split_without_unknown_speech_has_accuracy_and_no_curve(
+    run: RunDir, tmp_path: Path
+) -> None:
+    other = RunDir(shutil.copytree(run.path, tmp_path / "run"))
+    for figures in ("rejection.json", "rejection.svg"):
+        (other.path / figures).unlink(missing_ok=True)
+    stored = json.loads(other.config_path.read_text())
+    stored["settings"]["data"]["unknown"] = ["other.csv#train,valid"]
+    other.config_path.write_text(json.dumps(stored))
+    done = CliRunner().invoke(app, ["evaluate", "-r", str(other.path)])
+    assert done.exit_code == 0, done.output
+    assert "8 utterances of split test, accuracy" in done.output
+    assert "split test has no unknown speech" in done.output
+    assert not (other.path / "rejection.json").exists()
 
 
 def test_the_board_rejects_what_the_reference_does(run: RunDir) -> None:

@@ -116,6 +116,49 @@ def test_schedule_is_the_papers() -> None:
     assert [epoch.phase for epoch in schedule(only_final)] == ["final"] * 4
 
 
+def test_cycles_may_differ_as_in_the_authors_code() -> None:
+    """Distillation in epochs 1-3 and 7-12, quantization in 4-6 and 13-15."""
+    recipes = Path(__file__).parent.parent / "examples" / "fsc"
+    authors = schedule(project.load(recipes / "authors.toml").train)
+    assert "".join(epoch.phase[0] for epoch in authors) == "dddqqqddddddfff"
+    assert [epoch.cycle for epoch in authors] == [1] * 6 + [2] * 6 + [3] * 3
+    paper = schedule(project.load(recipes / "paper.toml").train)
+    assert "".join(epoch.phase[0] for epoch in paper) == 5 * "dddqqq" + "fff"
+
+
+def test_quantization_by_sgd_with_assignments_that_stay(tmp_path: Path, float32: None) -> None:
+    """Centroids move, no weight changes its cluster; killed between, it ends with the same bits."""
+    settings = dataclasses.replace(
+        SHORT, warmup_epochs=1, quant_epochs=2, quant_optimizer="sgd", reassign_steps=0
+    )
+    loop = trainer.Trainer(problem(), settings, QuantizationSection(), 0, tmp_path)
+    steps: list[dict[str, torch.Tensor]] = []
+    loss_of = loop._loss
+
+    def watched(epoch: Epoch, batch: Batch) -> torch.Tensor:
+        if epoch.phase == "quantization":
+            assert loop.codebooks is not None
+            indices = {n: value.clone() for n, value in loop.codebooks.indices.items()}
+            steps.append(indices | {"centroids": loop.codebooks.centroids["head"].detach().clone()})
+        return loss_of(epoch, batch)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "_loss", watched)
+        loop.run(silent)
+    assert isinstance(loop.quantization_optimizer, torch.optim.SGD)
+    assert loop.quantization_optimizer.param_groups[0]["momentum"] == 0.9
+    assert len(steps) == 12
+    for later in steps[1:]:
+        assert not torch.equal(later["centroids"], steps[0]["centroids"])
+        assert all(torch.equal(later[n], steps[0][n]) for n in steps[0] if n != "centroids")
+    for stop_at in (4, 6):  # In the cycle's quantization, in the final phase.
+        with pytest.raises(KilledError):
+            run(tmp_path / str(stop_at), problem(stop_at), settings)
+        again = run(tmp_path / str(stop_at), problem(), settings)
+        for name, tensor in loop.student.state_dict().items():
+            assert torch.equal(tensor, again.student.state_dict()[name])
+
+
 def test_learning_rate_rises_then_falls_over_all_distillation_epochs() -> None:
     settings = TrainSection(warmup_epochs=3, cycles=1, distill_epochs=2)
     distilling = [epoch for epoch in schedule(settings) if epoch.distills]

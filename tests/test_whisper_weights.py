@@ -190,13 +190,19 @@ def test_a_pt_runs_no_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> N
     assert not Path("harmed").exists()
 
 
-@pytest.mark.parametrize("form", ["whole", "shards", "bin"])
+@pytest.mark.parametrize("form", ["whole", "shards", "bin", "classifier"])
 def test_transformers_directory(tmp_path: Path, form: str) -> None:
     tensors = openai(np.float32)
     named = transformers(tensors)
     decoder = {"model.decoder.layers.0.fc1.weight": np.zeros((4, 4), np.float32)}
     if form == "whole":
         save_file(named | decoder, tmp_path / "model.safetensors")
+    elif form == "classifier":
+        # The state dict of WhisperForAudioClassification.
+        own = {name.removeprefix("model."): value for name, value in named.items()}
+        for name in ("projector", "classifier"):
+            own |= {f"{name}.weight": np.zeros((4, 4), np.float32), f"{name}.bias": np.zeros(4)}
+        save_file(own | {"layer_weights": np.zeros(5, np.float32)}, tmp_path / "model.safetensors")
     elif form == "bin":
         state = {name: torch.from_numpy(value) for name, value in (named | decoder).items()}
         torch.save(state, tmp_path / "pytorch_model.bin")
@@ -240,18 +246,25 @@ def test_locate(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
     hub = types.ModuleType("huggingface_hub")
     asked: list[str] = []
+    cache = tmp_path / "hub"
+    cache.mkdir()
 
     def snapshot_download(repo_id: str, allow_patterns: list[str]) -> str:
         asked.append(repo_id)
         if repo_id.endswith("none"):
             raise OSError("404 Client Error.\nmore")
-        assert "model.safetensors" in allow_patterns
-        return str(tmp_path)
+        offered = "pytorch_model.bin" if repo_id.startswith("old/") else "model.safetensors"
+        if offered in allow_patterns:
+            (cache / offered).touch()
+        return str(cache)
 
     monkeypatch.setattr(hub, "snapshot_download", snapshot_download, raising=False)
     monkeypatch.setitem(sys.modules, "huggingface_hub", hub)
     name = "openai/whisper-tiny.en"
-    assert whisper_files.locate(name, tmp_path / name) == tmp_path and asked == [name]
+    assert whisper_files.locate(name, tmp_path / name) == cache and asked == [name]
+    (cache / "model.safetensors").unlink()
+    assert whisper_files.locate("old/whisper", tmp_path / "old/whisper") == cache
+    assert [file.name for file in cache.iterdir()] == ["pytorch_model.bin"]
     with pytest.raises(TrainingError, match=r"openai/none: .* \(404 Client Error.\)"):
         whisper_files.locate("openai/none", tmp_path / "openai/none")
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)

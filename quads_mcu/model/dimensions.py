@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass
 
 from quads_mcu.errors import ConfigError
@@ -102,9 +103,35 @@ WHISPER = {
 }
 
 
-def dimensions(preset: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimensions:
-    """Return the sizes of `preset` (a key of PRESETS or WHISPER) for a window of `window_s`."""
-    size = {**PRESETS, **WHISPER}[preset]
+def preset(name: str) -> Preset:
+    """Return the size of a name of PRESETS or WHISPER, or of any `dWIDTHxLAYERS`.
+
+    Heads are 64 wide, as Whisper's, where the width is a multiple of 64 and at least 192, else 32.
+
+    Raises:
+        ConfigError: no such name, or a width that is no multiple of 32.
+    """
+    known = {**PRESETS, **WHISPER}
+    if name in known:
+        return known[name]
+    match = re.fullmatch(r"d([1-9]\d{1,3})x([1-9]\d?)", name)
+    if not match:
+        raise ConfigError(
+            f"no architecture {name!r}; there are {', '.join(known)}, and any dWIDTHxLAYERS"
+        )
+    width, layers = map(int, match.groups())
+    if width % 32:
+        raise ConfigError(f"{name}: a width of {width}; it must be a multiple of 32, a head's")
+    return Preset(width, width // (32 if width % 64 or width < 192 else 64), layers)
+
+
+def dimensions(arch: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimensions:
+    """Return the sizes of `arch`, a name that `preset` knows, for a window of `window_s`.
+
+    Raises:
+        ConfigError: as for `preset`.
+    """
+    size = preset(arch)
     n_frames = 2 * round(window_s * FRAMES_PER_S / 2)
     return Dimensions(n_mels, n_frames, size.d_model, size.n_heads, size.n_layers, n_classes)
 
@@ -115,9 +142,7 @@ def checked(arch: str, *, n_mels: int, window_s: float, n_classes: int) -> Dimen
     Raises:
         ConfigError: unknown `arch`, or an impossible size.
     """
-    known = {**PRESETS, **WHISPER}
-    if arch not in known:
-        raise ConfigError(f"no architecture {arch!r}; there are {', '.join(known)}")
+    preset(arch)
     if not math.isfinite(window_s):
         raise ConfigError(f"{arch}: a window of {window_s} s; give one of up to 30 s")
     dims = dimensions(arch, n_mels=n_mels, window_s=window_s, n_classes=n_classes)

@@ -4,7 +4,7 @@ FILE.npz            numpy arrays under openai-whisper's names
 FILE.safetensors    either naming
 FILE.pt             openai-whisper's download (`dims`, `model_state_dict`), weights only
 DIRECTORY           transformers' save_pretrained: model.safetensors, shards with their index,
-                    or pytorch_model.bin
+                    or pytorch_model.bin; a whole Whisper, its encoder, or its audio classifier
 OWNER/NAME          a model of the Hugging Face hub, kept in its own cache
 """
 
@@ -26,6 +26,9 @@ _MAX_INDEX_BYTES = 16 << 20
 _HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 _HUB_FILES = ["model.safetensors", "model.safetensors.index.json", "model-*.safetensors"]
 _INDEX = "model.safetensors.index.json"
+_WHOLE_TORCH = "pytorch_model.bin"
+# What transformers' WhisperForAudioClassification has besides the encoder.
+_CLASSIFIER = ("projector.", "classifier.", "layer_weights")
 _TORCH_SUFFIXES = (".pt", ".bin", ".pth")
 
 Tensors = dict[str, NDArray[Any]]
@@ -56,7 +59,10 @@ def locate(setting: str, path: Path) -> Path:
             "pip install huggingface_hub"
         ) from None
     try:
-        return Path(snapshot_download(setting, allow_patterns=_HUB_FILES))
+        folder = Path(snapshot_download(setting, allow_patterns=_HUB_FILES))
+        if not any(folder.glob("*.safetensors")):
+            folder = Path(snapshot_download(setting, allow_patterns=[_WHOLE_TORCH]))
+        return folder
     except (OSError, ValueError) as problem:
         reason = str(problem).strip().splitlines()[0]
         raise TrainingError(
@@ -89,11 +95,11 @@ def read(path: Path) -> Tensors:
 
 
 def _read_directory(folder: Path) -> Tensors:
-    for name in ("model.safetensors", "pytorch_model.bin"):
+    for name in ("model.safetensors", _WHOLE_TORCH):
         if (folder / name).is_file():
             return read(folder / name)
     if not (folder / _INDEX).is_file():
-        raise TrainingError(f"no model.safetensors, {_INDEX} or pytorch_model.bin in this folder")
+        raise TrainingError(f"no model.safetensors, {_INDEX} or {_WHOLE_TORCH} in this folder")
     found: Tensors = {}
     for shard in _shards(folder / _INDEX):
         found |= read(folder / shard)
@@ -161,4 +167,5 @@ def _read_torch(path: Path) -> Tensors:
 
 
 def _is_encoder(name: str) -> bool:
-    return "decoder." not in name and "proj_out" not in name and name != "alignment_heads"
+    other = "decoder." in name or "proj_out" in name or name == "alignment_heads"
+    return not other and not name.startswith(_CLASSIFIER)

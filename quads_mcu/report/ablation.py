@@ -161,12 +161,18 @@ def strategy(settings: TrainSection, name: str) -> TrainSection:
     """Return the schedule of a strategy; all have as many epochs."""
     if name == "mct":
         return settings
-    distilling = settings.warmup_epochs + settings.cycles * settings.distill_epochs
-    quantizing = settings.cycles * settings.quant_epochs + settings.final_epochs
+    cycles = settings.cycle_epochs()
+    distilling = settings.warmup_epochs + sum(distill for distill, _ in cycles)
+    quantizing = settings.final_epochs + sum(quantize for _, quantize in cycles)
     if name == "distillation":
         distilling, quantizing = distilling + quantizing, 0
     return dataclasses.replace(
-        settings, warmup_epochs=distilling, cycles=0, final_epochs=quantizing
+        settings,
+        warmup_epochs=distilling,
+        cycles=0,
+        distill_epochs=0,
+        quant_epochs=0,
+        final_epochs=quantizing,
     )
 
 

@@ -18,7 +18,7 @@ from quads_mcu.device.boards import Board
 from quads_mcu.errors import ConfigError
 from quads_mcu.export import planner, work
 from quads_mcu.export.blank import blank
-from quads_mcu.model.dimensions import FRAMES_PER_S, PRESETS, Dimensions, checked
+from quads_mcu.model.dimensions import FRAMES_PER_S, PRESETS, Dimensions, checked, preset
 from quads_mcu.model_format import STAGES, PackedModel
 from quads_mcu.report import costs, fitting
 from quads_mcu.report.fitting import Memory, Way
@@ -126,10 +126,13 @@ def load(
             )
     if path.is_file():
         return model, model_format.read(path)
-    if model not in PRESETS:
+    try:
+        preset(model)
+    except ConfigError:
         raise ConfigError(
-            f"{model}: no such run, model file or preset; presets: {', '.join(PRESETS)}"
-        )
+            f"{model}: no such run, model file or preset; presets: {', '.join(PRESETS)}, "
+            "dWIDTHxLAYERS"
+        ) from None
     if bits not in model_format.BITS:
         raise ConfigError(f"bits = {bits}; allowed: {', '.join(map(str, model_format.BITS))}")
     dims = checked(model, n_mels=n_mels, window_s=window_s, n_classes=n_classes)

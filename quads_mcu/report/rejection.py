@@ -24,13 +24,16 @@ def evaluate(run: RunDir, split: str, progress: Progress) -> dict[str, Any] | No
     """Measure a run's rejection on one split; the test split's is kept with its plot.
 
     Returns:
-        What the packed threshold costs, and the whole curve; None without [data] unknown.
+        What the packed threshold costs, and the whole curve; None without [data] unknown, and
+        where this split has no command or no unknown speech.
     """
     config = run.config()
     if not config.data.unknown:
         return None
     model = model_format.read(run.model_path)
     heard = rejection.listen(model, config, split, progress)
+    if not len(heard.commands) or not len(heard.others):
+        return None
     found = figures(heard, model.reject_threshold) | {"model_hash": model.model_hash}
     if split == "test":
         write_json(run.path / FIGURES, found)

@@ -7,6 +7,7 @@ clips. The sum of sensitivities is minimized under the budget.
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -30,13 +31,19 @@ _STEPS = 1 << 16
 Sensitivity = Mapping[str, Mapping[int, float]]
 
 
-def packed_bytes(dims: Dimensions, bits: Mapping[str, int]) -> int:
-    """Return the bytes of all tensors of a packed model, one multiplier per matrix."""
-    specs = tensor_specs(dims, dict(bits))
-    return sum(
-        math.prod(abs(size) for size in spec.shape) * np.dtype(spec.dtype).itemsize
-        for spec in specs
-    )
+def packed_bytes(dims: Dimensions, bits: Mapping[str, int], *, channel_scales: bool = False) -> int:
+    """Return the bytes of all tensors of a packed model.
+
+    Args:
+        channel_scales: every matrix but the head has a multiplier per output channel, else one.
+    """
+    rows = {f"{name}.multiplier": shape[0] for name, shape in linear_shapes(dims).items()}
+    total = 0
+    for spec in tensor_specs(dims, dict(bits)):
+        open_size = rows[spec.name] if channel_scales and spec.name in rows else 1
+        size = math.prod(open_size if n == -1 else n for n in spec.shape)
+        total += size * np.dtype(spec.dtype).itemsize
+    return total
 
 
 def uniform(dims: Dimensions, bits: int) -> dict[str, int]:
@@ -57,11 +64,15 @@ def choose(
     """
     if not settings.budget_bytes:
         return uniform(student.dims, settings.bits)
-    return allocate(student.dims, sensitivity(student, mel, progress), settings.budget_bytes)
+    scales = settings.channel_scales
+    found = sensitivity(student, mel, progress, channel_scales=scales)
+    return allocate(student.dims, found, settings.budget_bytes, channel_scales=scales)
 
 
 @torch.no_grad()
-def sensitivity(student: Student, mel: Tensor, progress: Progress) -> dict[str, dict[int, float]]:
+def sensitivity(
+    student: Student, mel: Tensor, progress: Progress, *, channel_scales: bool = False
+) -> dict[str, dict[int, float]]:
     """Measure every matrix at every number of bits the packed format has."""
     student.eval()
     names = list(linear_shapes(student.dims))
@@ -70,7 +81,8 @@ def sensitivity(student: Student, mel: Tensor, progress: Progress) -> dict[str, 
     for at, name in enumerate(names):
         found[name] = {}
         for bits in BITS:
-            weights = Codebooks.fit(student, {name: bits}).weights(student, int8=True)
+            fitted = Codebooks.fit(student, {name: bits}, channel_scales=channel_scales)
+            weights = fitted.weights(student, int8=True)
             changed, answers = _outputs(student, mel, weights)
             before, after = (logits, answers) if name == "head" else (z, changed)
             spread = before.var(dim=0).sum().clamp_min(1e-12)
@@ -85,7 +97,13 @@ def _outputs(student: Student, mel: Tensor, weights: dict[str, Tensor]) -> tuple
     return torch.cat([part.mean(dim=1) for part in tokens]), torch.cat(logits)
 
 
-def allocate(dims: Dimensions, sensitivity: Sensitivity, budget_bytes: int) -> dict[str, int]:
+def allocate(
+    dims: Dimensions,
+    sensitivity: Sensitivity,
+    budget_bytes: int,
+    *,
+    channel_scales: bool = False,
+) -> dict[str, int]:
     """Return bits by matrix of least total sensitivity whose packed model fits the budget.
 
     Dynamic programme over the bytes that are left above 2 bits everywhere, in steps of 1/65536 of
@@ -94,21 +112,22 @@ def allocate(dims: Dimensions, sensitivity: Sensitivity, budget_bytes: int) -> d
     Raises:
         TrainingError: 2 bits everywhere are too many.
     """
+    size = functools.partial(packed_bytes, dims, channel_scales=channel_scales)
     narrowest = dict.fromkeys(sensitivity, min(BITS))
-    least = packed_bytes(dims, narrowest)
+    least = size(narrowest)
     room = budget_bytes - least
     if room < 0:
         raise TrainingError(
             f"[quantization] budget_bytes = {budget_bytes}: at {min(BITS)} bits everywhere the "
             f"weights take {least} bytes; raise it, or choose a smaller [student] preset"
         )
-    room = min(room, packed_bytes(dims, dict.fromkeys(sensitivity, max(BITS))) - least)
+    room = min(room, size(dict.fromkeys(sensitivity, max(BITS))) - least)
     unit = max(1, room // _STEPS)
     total = np.zeros(room // unit + 1)  # least sensitivity within so many units
     choices = []
     for name, options in sensitivity.items():
         rows = np.full((len(BITS), len(total)), np.inf)
-        sizes = [packed_bytes(dims, narrowest | {name: bits}) - least for bits in BITS]
+        sizes = [size(narrowest | {name: bits}) - least for bits in BITS]
         units = [-(-size // unit) for size in sizes]
         for row, bits, used in zip(rows, BITS, units, strict=True):
             if used < len(total):

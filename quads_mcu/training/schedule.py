@@ -41,9 +41,9 @@ class Epoch:
 def schedule(settings: TrainSection) -> list[Epoch]:
     """Return every epoch: warm-up, cycles of both phases, the final quantization phase."""
     phases: list[tuple[Phase, int, int]] = [("warm-up", 0, settings.warmup_epochs)]
-    for cycle in range(1, settings.cycles + 1):
-        phases.append(("distillation", cycle, settings.distill_epochs))
-        phases.append(("quantization", cycle, settings.quant_epochs))
+    for cycle, (distill, quantize) in enumerate(settings.cycle_epochs(), 1):
+        phases.append(("distillation", cycle, distill))
+        phases.append(("quantization", cycle, quantize))
     phases.append(("final", settings.cycles + 1, settings.final_epochs))
     phases = [phase for phase in phases if phase[2]]
     distilling = [phase for phase in phases if phase[0] in ("warm-up", "distillation")]

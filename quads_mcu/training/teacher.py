@@ -64,7 +64,7 @@ def outputs(
         settings |= asdict(config.augment) | {"batch_size": config.train.batch_size}
         settings |= {"synth_ratio": config.train.synth_ratio, "share": config.data.unknown_share}
     if config.teacher.projection == "pooling":
-        settings |= {"width": dimensions.PRESETS[config.student.preset].d_model}
+        settings |= {"width": dimensions.preset(config.student.preset).d_model}
     key = digest(_VERSION, fingerprint, dims, sorted(settings.items()), config.project.seed)
     cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
     if cached.exists():
@@ -128,7 +128,7 @@ def _compute(
         _fine_tune(teacher, batches, train.answers, slots, config, progress)
     _, valid_logits = _outputs(teacher, valid_mel, progress)
     accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
-    width = dimensions.PRESETS[config.student.preset].d_model
+    width = dimensions.preset(config.student.preset).d_model
     narrowed = (lambda x: dilated_pooling(x, width)) if settings.projection == "pooling" else None
     features, logits = _outputs(teacher, mel, progress, narrowed)
     state = {name: tensor.cpu().numpy() for name, tensor in teacher.state_dict().items()}

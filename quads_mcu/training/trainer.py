@@ -56,7 +56,7 @@ _VERSION = 1
 
 _WEIGHT_DECAY = 0.01
 _GRADIENT_NORM = 1.0
-_REASSIGN_STEPS = 10
+_MOMENTUM = 0.9
 _CALIBRATION_CLIPS = 128
 # Of the teacher's and the float student's answers.
 _TEMPERATURE = 2.0
@@ -201,6 +201,8 @@ class Trainer:
         if self.quantization.train_scales:
             scales = [scale.requires_grad_() for scale in codebooks.scales.values()]
             groups.append({"params": scales, "peak": self.settings.lr_quant})
+        if self.settings.quant_optimizer == "sgd":
+            return torch.optim.SGD(groups, momentum=_MOMENTUM)
         return torch.optim.AdamW(groups, weight_decay=0.0)
 
     def _fit(self, widths: Mapping[str, int]) -> Codebooks:
@@ -276,7 +278,7 @@ class Trainer:
     def _train(self, epoch: Epoch, progress: Progress) -> float:
         optimizer = self.optimizer if epoch.distills else self.quantization_optimizer
         assert optimizer is not None
-        steps = self.problem.n_batches
+        steps, every = self.problem.n_batches, self.settings.reassign_steps
         total = 0.0
         self.student.train()
         for step, batch in enumerate(self.problem.batches(epoch.number, epoch.distills)):
@@ -300,11 +302,11 @@ class Trainer:
                 self.average.update(self.student)
             if self.codebooks is not None:
                 self.codebooks.bound_scales(self.student)
-                if (step + 1) % _REASSIGN_STEPS == 0:
+                if every and (step + 1) % every == 0:
                     self.codebooks.reassign(self.student)
             total += value
             progress("training", epoch.number + (step + 1) / (steps + 1), len(self.epochs))
-        if self.codebooks is not None:
+        if every and self.codebooks is not None:
             self.codebooks.reassign(self.student)
         return total / steps
 
