@@ -6,8 +6,8 @@ import contextlib
 import functools
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -17,6 +17,8 @@ LINE_EVERY_S = 10.0
 # advance(description, completed, total)
 Progress = Callable[[str, float, float], None]
 
+Said = TypeVar("Said", bound=Hashable)
+_said: set[Hashable] = set()
 
 # A file or a pipe has no width that a table must keep to.
 _FILE_WIDTH = 400
@@ -49,6 +51,13 @@ def note(text: str) -> None:
 def warn(text: str) -> None:
     """Print one warning on stderr."""
     stderr().print(f"warning: {text}", style="yellow", markup=False)
+
+
+def unsaid(items: Iterable[Said]) -> list[Said]:
+    """Return what this process has not had here before: a command loads its data several times."""
+    found = [item for item in dict.fromkeys(items) if item not in _said]
+    _said.update(found)
+    return found
 
 
 def error(text: str) -> None:

@@ -19,6 +19,10 @@ INTENT = "intent"
 NONE = "none"
 # The first slot's label for speech that is no command.
 UNKNOWN = "unknown"
+# In place of an answer's index: nobody labelled the utterance, or no label stands for its value.
+NO_ANSWER = -1
+
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -60,6 +64,12 @@ def argmax(logits: NDArray[Any], slots: Sequence[Slot]) -> NDArray[np.int64]:
     parts = [known[:, segment].argmax(axis=1) for segment in segments(slots)]
     found: NDArray[np.int64] = np.stack(parts, axis=1).astype(np.int64)
     return found
+
+
+def some(labels: Sequence[str]) -> str:
+    """Return the first ten as text, and how many there are more."""
+    rest = f" and {len(labels) - _SHOWN} more" if len(labels) > _SHOWN else ""
+    return ", ".join(labels[:_SHOWN]) + rest
 
 
 def flat_labels(slots: Sequence[Slot]) -> tuple[str, ...]:

@@ -10,13 +10,15 @@ import numpy as np
 import pytest
 
 from quads_mcu import config as project
+from quads_mcu import console
 from quads_mcu.audio import layouts, unknown
 from quads_mcu.audio.datasets import load_dataset, load_pcm
 from quads_mcu.audio.files import write_wav
 from quads_mcu.audio.utterances import Dataset
 from quads_mcu.config import Config
-from quads_mcu.errors import AudioError, ConfigError
-from quads_mcu.slots import Slot
+from quads_mcu.errors import AudioError, ConfigError, TrainingError
+from quads_mcu.slots import NO_ANSWER, Slot
+from quads_mcu.training import train
 
 
 def quiet(*_: object) -> None:
@@ -94,11 +96,21 @@ def test_fsc_fills_slots(tmp_path: Path) -> None:
     config = configured(tmp_path, data={"fsc": "."}, slots=columns)
     found = load_dataset(config, quiet)
     assert found.slots == (
-        Slot("action", ("activate", "change language", "deactivate")),
+        Slot("action", ("activate", "change language")),
         Slot("object", ("none", "lights", "music")),
-        Slot("location", ("none", "kitchen")),
+        Slot("location", ("none",)),
     )
-    assert load_pcm(found, "valid", 1600, False, quiet).answers.tolist() == [[0, 1, 1]]
+    assert load_pcm(found, "valid", 1600, False, quiet).answers.tolist() == [[0, 1, NO_ANSWER]]
+    assert load_pcm(found, "test", 1600, False, quiet).answers.tolist() == [[NO_ANSWER, 2, 0]]
+    assert [str(item) for item in found.problems] == [
+        f"{tmp_path / 'quads.toml'}: slot {text}"
+        for text in (
+            "action: 1 value(s) that split train never has count as wrong (utterances: 0 of split "
+            "valid and 1 of split test): deactivate",
+            "location: 1 value(s) that split train never has count as wrong (utterances: 1 of "
+            "split valid and 0 of split test): kitchen",
+        )
+    ]
 
 
 def test_fsc_errors_name_the_path(tmp_path: Path) -> None:
@@ -123,7 +135,7 @@ def test_fsc_errors_name_the_path(tmp_path: Path) -> None:
 
 
 def slurp_entry(number: int, intent: str, said: str, files: list[str], *entities: object) -> str:
-    scenario, action = intent.split("_")
+    scenario, _, action = intent.partition("_")
     return json.dumps(
         {
             "slurp_id": number,
@@ -144,10 +156,10 @@ def slurp_entry(number: int, intent: str, said: str, files: list[str], *entities
     )
 
 
-def slurp(folder: Path) -> Path:
+def slurp(folder: Path, text: dict[str, list[str]] | None = None) -> Path:
     time = {"span": [5], "type": "time"}
     coffee = {"span": [0, 1], "type": "drink"}
-    text = {
+    text = text or {
         "train": [
             slurp_entry(1, "alarm_set", "wake me up at ten today", ["audio-1.flac"], time),
             slurp_entry(2, "email_query", "any mail", ["audio-2-headset.flac", "audio-2.flac"]),
@@ -186,10 +198,87 @@ def test_slurp_has_an_utterance_per_recording(tmp_path: Path) -> None:
 
 
 def test_slurp_fills_slots_and_entities(tmp_path: Path) -> None:
-    columns = {"scenario": "scenario", "drink": "entities.drink"}
+    columns = {"scenario": "scenario", "when": "entities.time", "drink": "entities.drink"}
     found = load_dataset(configured(slurp(tmp_path), data={"slurp": "."}, slots=columns), quiet)
-    assert [item.answers for item in found.utterances][-1] == ("iot", "iced coffee")
-    assert found.slots[1] == Slot("drink", ("none", "iced coffee"))
+    assert [item.answers for item in found.utterances][-1] == ("iot", "none", "iced coffee")
+    assert found.slots[1] == Slot("when", ("none", "today"))
+
+
+SMALL = {"audio": {"window_s": 0.5}, "student": {"preset": "d64x2"}}
+
+
+def test_slurp_whose_devel_lacks_an_intent_is_trained_with_a_warning(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As published: devel has no audio_volume_other."""
+    monkeypatch.setattr(console, "_said", set())
+    said = ["audio_volume_other", "audio_volume_up", "alarm_set"]
+    text = {
+        name: [
+            slurp_entry(number, intent, "x", [f"audio-{name}-{number}.flac"])
+            for number, intent in enumerate(said)
+            if name != "devel" or intent != "audio_volume_other"
+        ]
+        for name in ("train", "devel", "test")
+    }
+    config = configured(slurp(tmp_path, text), data={"slurp": "."}, **SMALL)
+    problem = train.load_problem(config, quiet)
+    problem.check()
+    assert problem.slots == (Slot("intent", tuple(sorted(said))),)
+    assert problem.valid.answers.tolist() == [[2], [0]]
+    assert capsys.readouterr().err == (
+        "warning: split valid has no usable utterance of 1 of 3 labels, so that validation says "
+        "nothing of them: audio_volume_other\n"
+    )
+    # Or one intent for several, by what a pattern matches.
+    merged = configured(
+        tmp_path, data={"slurp": "."}, slots={"intent": "intent /audio_volume|.+/"}, **SMALL
+    )
+    assert train.load_problem(merged, quiet).slots == (
+        Slot("intent", ("alarm_set", "audio_volume")),
+    )
+
+
+def test_slurp_intents_of_the_test_split_alone_are_refused_by_name(tmp_path: Path) -> None:
+    config = configured(slurp(tmp_path), data={"slurp": "."}, **SMALL)
+    with pytest.raises(
+        TrainingError,
+        match=r"1 of 3 labels, only split test has them: iot_coffee \(0 in valid, 1 in test\); add "
+        r"some, or leave the label out: list the others in \[intents\]",
+    ):
+        train.load_problem(config, quiet)
+
+
+def test_slurp_entities_that_training_never_has_count_as_wrong(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(console, "_said", set())
+    times = {"train": ("today", "ten", ""), "devel": ("noon", "ten", ""), "test": ("ten", "noon")}
+    text = {
+        name: [
+            slurp_entry(
+                number,
+                "alarm_set",
+                f"wake me {time}",
+                [f"audio-{name}-{number}.flac"],
+                *([{"span": [2], "type": "time"}] if time else []),
+            )
+            for number, time in enumerate(found)
+        ]
+        for name, found in times.items()
+    }
+    slots = {"when": "entities.time", "asked": "entities.time /ten|today/"}
+    config = configured(slurp(tmp_path, text), data={"slurp": "."}, slots=slots, **SMALL)
+    problem = train.load_problem(config, quiet)
+    assert problem.slots == (
+        Slot("when", ("none", "ten", "today")),
+        Slot("asked", ("none", "ten", "today")),
+    )
+    assert problem.train.answers.tolist() == [[2, 2], [1, 1], [0, 0]]
+    assert problem.valid.answers.tolist() == [[NO_ANSWER, 0], [1, 1], [0, 0]]
+    printed = capsys.readouterr().err
+    assert "slot when: 1 value(s) that split train never has count as wrong (utter" in printed
+    assert "slot asked: " not in printed
 
 
 def test_slurp_takes_synthesized_speech_for_training_where_it_is(tmp_path: Path) -> None:

@@ -77,12 +77,14 @@ def test_slots_come_from_columns_and_keys_in_them(tmp_path: Path) -> None:
         Slot("drink", ("latte", "mocha")),
         Slot("size", ("none", "large")),
         Slot("shots", ("none", "2")),
-        Slot("milk", ("none", "milk", "soy milk")),
+        Slot("milk", ("milk", "soy milk")),
         Slot("milk_amount", ("none", "a bit of")),
     )
     clips = load_pcm(combine([dataset]), "train", 200, False, lambda *_: None)
-    assert clips.answers.tolist() == [[0, 1, 0, 2, 1], [1, 0, 1, 1, 0]]
+    assert clips.answers.tolist() == [[0, 1, 0, 1, 1], [1, 0, 1, 0, 0]]
     assert clips.labels.tolist() == [0, 1]
+    clips = load_pcm(combine([dataset]), "valid", 200, False, lambda *_: None)
+    assert clips.answers.tolist() == [[0, 0, 0, slot_table.NO_ANSWER, 0]]
 
 
 def test_a_column_with_a_dot_is_a_column(tmp_path: Path) -> None:
@@ -124,6 +126,8 @@ def test_losses_add_up_over_slots() -> None:
             expected += (np.log(np.exp(part).sum()) - part[right]) / 2
     assert float(losses.cross_entropy(logits, answers, [3, 2])) == pytest.approx(expected, rel=1e-6)
     assert losses.exact_match(logits, answers, [3, 2]) == 0.5
+    assert losses.exact_match(logits, torch.tensor([[1, 0], [2, -1]]), [3, 2]) == 0.5
+    assert losses.exact_match(logits, torch.tensor([[-1, 0], [2, -1]]), [3, 2]) == 0.0
 
 
 def test_divergence_adds_up_over_slots() -> None:
@@ -150,16 +154,45 @@ def problem(train: list[list[int]], valid: list[list[int]]) -> Problem:
 
 def test_every_answer_of_every_slot_must_be_trained() -> None:
     problem([[0, 0], [1, 1], [2, 1]], [[0, 0]]).check()
-    with pytest.raises(TrainingError, match="train has no usable utterance of tea of slot drink"):
+    with pytest.raises(
+        TrainingError,
+        match=r"train has no usable utterance of 1 of 3 labels of slot drink: tea \(0 in valid\); "
+        r"add some, or give the slot a /pattern/ in \[slots\] drink that matches only other",
+    ):
         problem([[0, 0], [1, 1]], [[0, 0]]).check()
-    with pytest.raises(TrainingError, match="train has no usable utterance of large of slot size"):
-        problem([[0, 0], [1, 0], [2, 0]], [[0, 0]]).check()
+    with pytest.raises(
+        TrainingError,
+        match=r"1 of 2 labels of slot size: large \(1 in valid\); add some",
+    ):
+        problem([[0, 0], [1, 0], [2, 0]], [[0, 1]]).check()
     with pytest.raises(TrainingError, match="split valid has no usable utterance"):
         problem([[0, 0], [1, 1], [2, 1]], []).check()
     lone = (Slot("drink", ("latte",)), SLOTS[1])
     task = dataclasses.replace(problem([[0, 0], [0, 1]], [[0, 0]]), slots=lone)
     with pytest.raises(TrainingError, match=r"1 label\(s\) of slot drink \(latte\)"):
         task.check()
+
+
+def test_labels_that_validation_lacks_are_counted() -> None:
+    assert problem([[0, 0], [1, 1], [2, 1]], [[0, 0], [1, 1], [2, -1]]).unvalidated() == []
+    many = Slot("drink", tuple(f"drink {n}" for n in range(14)))
+    task = problem([[n, n % 2] for n in range(14)], [[0, 0], [13, 0]])
+    assert dataclasses.replace(task, slots=(many, SLOTS[1])).unvalidated() == [
+        "split valid has no usable utterance of 12 of 14 labels of slot drink, so that validation "
+        f"says nothing of them: {', '.join(f'drink {n}' for n in range(1, 11))} and 2 more",
+        "split valid has no usable utterance of 1 of 2 labels of slot size, so that validation "
+        "says nothing of them: large",
+    ]
+
+
+def test_unknown_speech_must_validate() -> None:
+    slots = (Slot("drink", ("latte", "mocha", "unknown")), SLOTS[1])
+    rows = [[0, 0], [1, 1], [2, 0]]
+    dataclasses.replace(problem(rows, rows), slots=slots).check()
+    with pytest.raises(TrainingError, match=r"split valid has nothing of label unknown"):
+        dataclasses.replace(problem(rows, rows[:2]), slots=slots).check()
+    with pytest.raises(TrainingError, match=r"name recordings of split train under \[data\] unkn"):
+        dataclasses.replace(problem(rows[:2], rows), slots=slots).check()
 
 
 @pytest.mark.usefixtures("one_thread")

@@ -461,9 +461,9 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
 
 def test_refuses_data_without_every_class(tmp_path: Path) -> None:
     data = split(9, 0)
-    with pytest.raises(TrainingError, match="split valid has no usable utterance of stop"):
-        run(tmp_path, problem(valid=Split(data.mel[:2], data.answers[:2])))
-    with pytest.raises(TrainingError, match="split train has no usable utterance of left, right"):
+    with pytest.raises(TrainingError, match="split valid has no usable utterance"):
+        run(tmp_path, problem(valid=Split(data.mel[:0], data.answers[:0])))
+    with pytest.raises(TrainingError, match="split train has no usable utterance of 2 of 3 labels"):
         run(tmp_path, problem(train=Split(data.mel[2:3], data.answers[2:3])))
     with pytest.raises(TrainingError, match="at least two"):
         run(tmp_path, problem(slots=(Slot("intent", ("left",)),)))

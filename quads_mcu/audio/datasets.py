@@ -19,7 +19,7 @@ from quads_mcu.audio.utterances import Clips, Dataset, Problem, Utterance, combi
 from quads_mcu.config import FILE_NAME, SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import AudioError, ConfigError
-from quads_mcu.slots import UNKNOWN
+from quads_mcu.slots import UNKNOWN, some
 
 # Share of full-scale samples from which a clip counts as clipped, and the peak (of 32768) up to
 # which it counts as silent.
@@ -52,6 +52,8 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
         parts.append(read(parts))
         progress("reading data sets", len(parts), len(readers))
     dataset = combine(parts, tuple(config.intents))
+    if config.slots:
+        dataset = _with_trained_values(dataset, config)
     if data.unknown:
         n_samples = round(config.audio.window_s * SAMPLE_RATE)
         entries = [(entry, config.resolve(entry.partition("#")[0])) for entry in data.unknown]
@@ -66,6 +68,27 @@ def load_dataset(config: Config, progress: Progress, extra: Sequence[Path] = ())
         for label in (name for name in dataset.labels if name not in trained):
             text = f"no training utterance for label {label!r}"
             dataset.problems.append(Problem(place, 0, "untrained", text))
+    return dataset
+
+
+def _with_trained_values(dataset: Dataset, config: Config) -> Dataset:
+    """Keep the first slot's labels that are trained; report the values of any slot that are not."""
+    rows = {split: [x for x in dataset.utterances if x.split == split] for split in SPLITS}
+    trained = {item.label for item in rows["train"]}
+    dataset = replace(dataset, labels=[label for label in dataset.labels if label in trained])
+    for place, slot in enumerate(dataset.slots):
+        known = set(slot.labels)
+        missing = {
+            split: [x.answers[place] for x in rows[split] if x.answers[place] not in known]
+            for split in ("valid", "test")
+        }
+        if values := sorted({value for found in missing.values() for value in found}):
+            counts = " and ".join(f"{len(found)} of split {n}" for n, found in missing.items())
+            text = (
+                f"slot {slot.name}: {len(values)} value(s) that split train never has count as "
+                f"wrong (utterances: {counts}): {some(values)}"
+            )
+            dataset.problems.append(Problem(config.root / FILE_NAME, 0, "untrained", text))
     return dataset
 
 
@@ -149,8 +172,6 @@ def load_pcm(
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
     chosen = [item for item in dataset.utterances if item.split == split and keep(item)]
-    slots = dataset.slots
-    index = [{label: at for at, label in enumerate(slot.labels)} for slot in slots]
     pcm = np.zeros((len(chosen), n_samples), np.int16)
     lengths: list[int] = []
     used: list[Utterance] = []
@@ -168,8 +189,7 @@ def load_pcm(
             lengths.append(min(len(clip), n_samples))
             used.append(item)
         progress(f"loading {split}", count, len(chosen))
-    rows = [[at[label] for at, label in zip(index, item.answers, strict=True)] for item in used]
-    answers = np.array(rows, np.int64).reshape(len(used), len(slots))
+    answers = dataset.answers(used)
     return Clips(pcm[: len(used)], answers, np.array(lengths, np.int64), used, problems)
 
 

@@ -129,7 +129,8 @@ def read_slurp(folder: Path, slots: Mapping[str, str] | None = None) -> Dataset:
     """Read SLURP: dataset/slurp/{train,devel,test}.jsonl, audio/slurp_real/*.flac.
 
     Every recording of a sentence is an utterance; the intent is SCENARIO_ACTION, as in the set's
-    own evaluation. `slots` may name any field, and `entities.TYPE` for the words of an entity.
+    own evaluation. `slots` may name any field, `intent`, and `entities.TYPE` for the words of an
+    entity.
     train_synthetic.jsonl with audio/slurp_synth is read, too, where both are there.
 
     Raises:

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 import numpy.typing as npt
 
+from quads_mcu import console
 from quads_mcu.audio.splits import choose_valid
-from quads_mcu.slots import INTENT, NONE, Slot
+from quads_mcu.slots import INTENT, NO_ANSWER, NONE, Slot
 
 _SHOWN_PER_KIND = 3
 
@@ -68,21 +69,29 @@ class Dataset:
 
     @property
     def slots(self) -> tuple[Slot, ...]:
-        """Every slot; beyond the first, labels are those found, sorted, "none" first."""
+        """Every slot; beyond the first, labels are those of split train, sorted, "none" first."""
         found = [Slot(self.slot_names[0], tuple(self.labels))]
         for place, name in enumerate(self.slot_names[1:], start=1):
-            labels = {item.answers[place] for item in self.utterances}
+            labels = {item.answers[place] for item in self.utterances if item.split == "train"}
             found.append(Slot(name, tuple(sorted(labels, key=lambda x: (x != NONE, x)))))
         return tuple(found)
+
+    def answers(self, utterances: Sequence[Utterance]) -> npt.NDArray[np.int64]:
+        """Return int64 (N, n_slots), indices into the labels of `slots`, or NO_ANSWER."""
+        index = [{label: at for at, label in enumerate(slot.labels)} for slot in self.slots]
+        rows = [
+            [at.get(label, NO_ANSWER) for at, label in zip(index, item.answers, strict=True)]
+            for item in utterances
+        ]
+        return np.array(rows, np.int64).reshape(len(utterances), len(index))
 
 
 @dataclass(frozen=True)
 class Clips:
     """The windows of one split.
 
-    pcm: int16, (N, n_samples). answers: int64, (N, n_slots), indices into the labels of
-    `Dataset.slots`. lengths: int64, (N,), samples before the padding. utterances: N, in the order
-    of the rows.
+    pcm: int16, (N, n_samples). answers: int64, (N, n_slots), as `Dataset.answers`. lengths: int64,
+    (N,), samples before the padding. utterances: N, in the order of the rows.
     """
 
     pcm: npt.NDArray[np.int16]
@@ -161,6 +170,12 @@ def report(problems: Sequence[Problem]) -> str:
         if len(group) > _SHOWN_PER_KIND:
             lines.append(f"  ... and {len(group) - _SHOWN_PER_KIND} more")
     return "\n".join(lines)
+
+
+def warn(problems: Sequence[Problem]) -> None:
+    """Print the report of what this command has not reported yet, on stderr."""
+    if found := console.unsaid(problems):
+        console.warn(f"the data has {len(found)} problem(s)\n{report(found)}")
 
 
 def dataset(

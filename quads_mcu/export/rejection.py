@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.audio import datasets, sources, unknown
+from quads_mcu.audio import datasets, sources, unknown, utterances
 from quads_mcu.audio.frontend import features
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
@@ -140,6 +140,8 @@ def point(heard: Heard, threshold: int) -> dict[str, Any]:
 def listen(model: PackedModel, config: Config, split: str, progress: Progress) -> Heard:
     """Return the scores of everything in a split, computed by the integer reference.
 
+    Problems of the data are printed.
+
     Raises:
         ConfigError, AudioError: the data cannot be read.
     """
@@ -148,6 +150,7 @@ def listen(model: PackedModel, config: Config, split: str, progress: Progress) -
     load = (dataset, split, n_samples, config.data.trim, progress)
     commands = datasets.load_pcm(*load, keep=unknown.is_command)
     others = datasets.load_pcm(*load, keep=unknown.is_unknown)
+    utterances.warn([*dataset.problems, *commands.problems, *others.problems])
     quiet = unknown.silence(len(others.pcm), n_samples, config.project.seed, split)
     samples = int(others.lengths.sum()) + quiet.size
     return Heard(

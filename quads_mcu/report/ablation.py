@@ -22,6 +22,7 @@ import numpy as np
 
 from quads_mcu import model_format
 from quads_mcu import slots as slot_table
+from quads_mcu.audio import utterances
 from quads_mcu.config import Config, TrainSection
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
@@ -188,6 +189,7 @@ def _measure(
     training.train(settings, run, progress)
     student, slots = read_student(run.path / FLOAT_STUDENT)
     clips = load_clips(settings, slot_table.flat_labels(slots), split, progress)
+    utterances.warn(clips.problems)
     mel = mel_features(clips.pcm, student.dims, progress)
     if cell.bits in model_format.BITS:
         model = pack(run.path)

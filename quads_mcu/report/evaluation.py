@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from quads_mcu import model_format
 from quads_mcu import slots as slot_table
+from quads_mcu.audio import utterances
 from quads_mcu.audio.utterances import Clips
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
@@ -136,12 +137,16 @@ def reference_logits(
 
 
 def evaluate(run: RunDir, split: str, progress: Progress) -> Evaluation:
-    """Evaluate a run on one split; the test split's result is kept in evaluation.json."""
+    """Evaluate a run on one split; the test split's result is kept in evaluation.json.
+
+    Problems of the data are printed.
+    """
     from quads_mcu.training.evaluation import float_logits
 
     config = run.config()
     model = model_format.read(run.model_path)
     clips = load_clips(config, model.labels, split, progress)
+    utterances.warn(clips.problems)
     mel = mel_features(clips.pcm, model.dims, progress, model.frontend)
     evaluation = Evaluation(
         split=split,

@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from quads_mcu import model_format
 from quads_mcu import slots as slot_table
+from quads_mcu.audio import utterances
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.report.evaluation import load_clips, mel_features, reference_logits
@@ -57,6 +58,8 @@ def mean(by_snr: dict[int, Accuracy]) -> float:
 def evaluate(run: RunDir, split: str, progress: Progress) -> NoiseEvaluation:
     """Evaluate a run in noise; the test split's result is kept in noise.json.
 
+    Problems of the data are printed.
+
     Raises:
         ConfigError: [data] noise has no recording for this split.
     """
@@ -64,6 +67,7 @@ def evaluate(run: RunDir, split: str, progress: Progress) -> NoiseEvaluation:
 
     model = model_format.read(run.model_path)
     clips = load_clips(run.config(), model.labels, split, progress)
+    utterances.warn(clips.problems)
     noises = _noises(run, split)
     truth = np.tile(clips.answers, (len(noises), 1))
     floating, packed = {}, {}

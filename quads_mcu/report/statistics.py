@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.slots import Slot
+from quads_mcu.slots import NO_ANSWER, Slot
 
 Z_95 = 1.959963984540054
 
@@ -62,18 +62,25 @@ def wilson_interval(correct: int, total: int) -> tuple[float, float]:
 def confusion(
     labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int
 ) -> NDArray[np.int64]:
-    """Return int64 (n_classes, n_classes): rows are true classes, columns predictions."""
+    """Return int64 (n_classes, n_classes): rows are true classes, columns predictions.
+
+    Utterances whose label is NO_ANSWER are in no row.
+    """
     counts = np.zeros((n_classes, n_classes), np.int64)
-    np.add.at(counts, (labels, predictions), 1)
+    known = labels != NO_ANSWER
+    np.add.at(counts, (labels[known], predictions[known]), 1)
     return counts
 
 
 def accuracy(labels: NDArray[np.int64], predictions: NDArray[np.int64], n_classes: int) -> Accuracy:
-    """Return accuracy and macro F1 (over classes that occur) of int64 (N,) predictions."""
+    """Return accuracy and macro F1 (over classes that occur) of int64 (N,) predictions.
+
+    A label that is NO_ANSWER, which no class stands for, makes every prediction wrong.
+    """
     counts = confusion(labels, predictions, n_classes)
-    hits = np.diag(counts)
-    found = counts.sum(axis=0) + counts.sum(axis=1)
-    occurring = counts.sum(axis=1) > 0
+    hits, spoken = np.diag(counts), counts.sum(axis=1)
+    found = np.bincount(predictions, minlength=n_classes) + spoken
+    occurring = spoken > 0
     f1 = 2 * hits[occurring] / found[occurring]
     return Accuracy(int(hits.sum()), len(labels), float(f1.mean()) if f1.size else 0.0)
 

@@ -59,6 +59,7 @@ def write(run: RunDir, config: Config, outcome: TrainResult) -> Path:
         "reconstruction": next((e["reconstruction"] for e in history if "reconstruction" in e), {}),
         "codebooks": [_histogram(*codebook) for codebook in _codebooks(run.path)],
         "settings": _settings(config),
+        "remarks": outcome.remarks,
     }
     page.write(run.training_report_path, "training.html.j2", values)
     return run.training_report_path

@@ -13,16 +13,16 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from quads_mcu.audio import datasets, sources, unknown
+from quads_mcu.audio import datasets, sources, unknown, utterances
 from quads_mcu.audio.augment import Augmenter, content, spec_augment
 from quads_mcu.audio.frontend import features
-from quads_mcu.audio.utterances import Clips
+from quads_mcu.audio.splits import SPLITS
+from quads_mcu.audio.utterances import Clips, Dataset, Problem
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
-from quads_mcu.slots import NONE, UNKNOWN, Slot
-from quads_mcu.training.losses import NO_ANSWER
-from quads_mcu.training.problem import Batch, Mel
+from quads_mcu.slots import NO_ANSWER, NONE, UNKNOWN, Slot
+from quads_mcu.training.problem import Batch, Mel, check_trained
 
 Pcm = NDArray[np.int16]
 
@@ -35,7 +35,7 @@ _SORTED_BATCHES = 8
 
 @dataclass(frozen=True)
 class Utterances:
-    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots), NO_ANSWER where nobody labelled.
+    """pcm: int16 (N, n_samples); answers: int64 (N, n_slots), as `Dataset.answers`.
 
     synthesized, unknown: bool (N,), whether spoken by a machine, and whether no command.
     """
@@ -48,12 +48,16 @@ class Utterances:
 
 @dataclass(frozen=True)
 class Corpus:
-    """The windows to train on and to choose by, noise for augmentation, and the slots."""
+    """The windows to train on and to choose by, noise for augmentation, and the slots.
+
+    problems: of the data and of these windows.
+    """
 
     slots: tuple[Slot, ...]
     train: Utterances
     valid: Utterances
     noises: list[Pcm]
+    problems: list[Problem]
 
     def fingerprint(self) -> str:
         """Return SHA-256 (hex) of everything."""
@@ -78,27 +82,42 @@ def digest(*parts: Any) -> str:
 
 
 def load(config: Config, progress: Progress) -> Corpus:
-    """Load the splits train and valid, synthesized speech included.
+    """Load the splits train and valid, synthesized speech included; problems are printed.
 
     Raises:
         ConfigError, AudioError, InstallationError: as `datasets.load_dataset` and `synthesize`.
+        TrainingError: a label has no row in split train.
     """
     dataset = sources.load(config, progress)
+    utterances.warn(dataset.problems)
+    check_trained(dataset.slots, {split: _answers(dataset, split) for split in SPLITS})
+    problems = list(dataset.problems)
     n_samples = round(config.audio.window_s * SAMPLE_RATE)
 
-    def utterances(split: str) -> Utterances:
+    def windows(split: str) -> Utterances:
         clips = datasets.load_pcm(dataset, split, n_samples, config.data.trim, progress)
+        problems.extend(clips.problems)
         return _with_silence(clips, dataset.slots, split, config.project.seed)
 
     noises = datasets.load_noise(config)
-    train = _with_unlabelled(utterances("train"), config, n_samples, progress)
-    return Corpus(dataset.slots, train, utterances("valid"), noises)
+    train = _with_unlabelled(windows("train"), config, n_samples, problems, progress)
+    valid = windows("valid")
+    utterances.warn(problems)
+    return Corpus(dataset.slots, train, valid, noises, problems)
+
+
+def _answers(dataset: Dataset, split: str) -> NDArray[np.int64]:
+    return dataset.answers([item for item in dataset.utterances if item.split == split])
 
 
 def _with_unlabelled(
-    commands: Utterances, config: Config, n_samples: int, progress: Progress
+    commands: Utterances,
+    config: Config,
+    n_samples: int,
+    problems: list[Problem],
+    progress: Progress,
 ) -> Utterances:
-    """Add the windows of [data] unlabelled."""
+    """Add the windows of [data] unlabelled, and what is wrong with them to `problems`."""
     if not config.data.unlabelled:
         return commands
     if not config.teacher.weights:
@@ -106,6 +125,7 @@ def _with_unlabelled(
     entries = [(name, config.resolve(name.partition("#")[0])) for name in config.data.unlabelled]
     found = replace(unknown.read(entries, n_samples), labels=[UNKNOWN])
     clips = datasets.load_pcm(found, "train", n_samples, config.data.trim, progress)
+    problems += [*found.problems, *clips.problems]
     others = len(clips.pcm)
     no = np.zeros(others, bool)
     return Utterances(
@@ -119,15 +139,14 @@ def _with_unlabelled(
 def _with_silence(clips: Clips, slots: tuple[Slot, ...], split: str, seed: int) -> Utterances:
     """Add silence where there is unknown speech."""
     other = np.array([unknown.is_unknown(item) for item in clips.utterances], bool)
-    quiet = unknown.silence(int(other.sum()), clips.pcm.shape[1], seed, split)
-    answers = clips.answers
-    if len(quiet):
-        row = [slot.labels.index(NONE if at else UNKNOWN) for at, slot in enumerate(slots)]
-        answers = np.concatenate([answers, np.tile(np.array(row, np.int64), (len(quiet), 1))])
     spoken = np.array([item.synthesized for item in clips.utterances], bool)
+    if not other.any():
+        return Utterances(clips.pcm, clips.answers, spoken, other)
+    quiet = unknown.silence(int(other.sum()), clips.pcm.shape[1], seed, split)
+    row = [slot.labels.index(NONE if at else UNKNOWN) for at, slot in enumerate(slots)]
     return Utterances(
         np.concatenate([clips.pcm, quiet]),
-        answers,
+        np.concatenate([clips.answers, np.tile(np.array(row, np.int64), (len(quiet), 1))]),
         np.concatenate([spoken, np.zeros(len(quiet), bool)]),
         np.concatenate([other, np.ones(len(quiet), bool)]),
     )

@@ -8,8 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-# In place of an answer: an utterance that nobody labelled.
-NO_ANSWER = -1
+from quads_mcu.slots import NO_ANSWER
 
 
 def cross_entropy(logits: Tensor, answers: Tensor, sizes: Sequence[int]) -> Tensor:
@@ -54,7 +53,7 @@ def relative_error(found: Tensor, goal: Tensor) -> Tensor:
 
 
 def exact_match(logits: Tensor, answers: Tensor, sizes: Sequence[int]) -> float:
-    """Return the share (0 .. 1) of utterances with every slot right."""
+    """Return the share (0 .. 1) of utterances with every slot right; NO_ANSWER never is."""
     parts = torch.split(logits, list(sizes), dim=1)
     found = torch.stack([part.argmax(1) for part in parts], dim=1)
     return float((found == answers).all(dim=1).double().mean())

@@ -25,7 +25,7 @@ from quads_mcu.model import dimensions, whisper, whisper_files
 from quads_mcu.model.dimensions import Dimensions
 from quads_mcu.model.encoder import Head, Student
 from quads_mcu.paths import cache_dir
-from quads_mcu.slots import sizes
+from quads_mcu.slots import NO_ANSWER, sizes
 from quads_mcu.training import accelerator, checkpoint, losses
 from quads_mcu.training.data import AugmentedBatches, Corpus, clean_features, digest
 from quads_mcu.training.problem import Mel, TeacherOutputs, real_mel
@@ -178,7 +178,7 @@ def fit_head(
             For attention pools as many clips are taken as _HEAD_VALUES allows.
     """
     dims = student.dims
-    rows = np.flatnonzero(answers[:, 0] != losses.NO_ANSWER)
+    rows = np.flatnonzero(answers[:, 0] != NO_ANSWER)
     if dims.pools:
         most = _HEAD_VALUES // (dims.n_tokens * dims.d_model)
         rows = np.sort(np.random.default_rng(seed).permutation(rows)[:most])

@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from quads_mcu import slots
+from quads_mcu.audio import utterances
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
@@ -37,7 +38,8 @@ class TrainResult:
     """Validation accuracies (0 .. 1) of a finished run, and its history.
 
     teacher: None without one. float_student: after the last distillation phase. quantized_student:
-    the codebook student with integer activations that is packed.
+    the codebook student with integer activations that is packed. remarks: what is wrong with the
+    data, lines of text.
     """
 
     run_dir: Path
@@ -47,6 +49,7 @@ class TrainResult:
     float_student: float
     quantized_student: float
     history: list[dict[str, Any]]
+    remarks: str = ""
 
     def rows(self) -> list[tuple[str, str]]:
         """Return one (model, accuracy) per model, as text."""
@@ -85,6 +88,7 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
         float_student=loop.selections["float"].kept,
         quantized_student=loop.selections["quantized"].kept,
         history=loop.history,
+        remarks="\n".join(text for text in (*problem.unvalidated(), problem.remarks) if text),
     )
 
 
@@ -108,7 +112,13 @@ def load_problem(config: Config, progress: Progress) -> Problem:
 
     # Checked before any work on the teacher.
     problem = Problem(
-        dims, corpus.slots, split(corpus.train), split(corpus.valid), batches, len(batches)
+        dims,
+        corpus.slots,
+        split(corpus.train),
+        split(corpus.valid),
+        batches,
+        len(batches),
+        remarks=utterances.report(corpus.problems),
     )
     problem.check()
     return _with_whisper(config, problem, corpus, progress)
