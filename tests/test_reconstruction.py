@@ -145,6 +145,20 @@ def test_an_error_that_is_not_finite_names_the_block() -> None:
         reconstruction.run(student, codebooks, target, windows(1, 1), 1, silent)
 
 
+def test_a_gradient_that_is_not_finite_names_the_block(monkeypatch: pytest.MonkeyPatch) -> None:
+    target, student, codebooks = start(2)
+    real = reconstruction.relative_error
+    monkeypatch.setattr(
+        reconstruction, "relative_error", lambda x, goal: real(x, goal) + (x.sum() * 0).sqrt()
+    )
+    before = copy.deepcopy(student.state_dict())
+    with pytest.raises(
+        TrainingError, match=r"block conv has a gradient .* in step 1 of its .*bits"
+    ):
+        reconstruction.run(student, codebooks, target, windows(1, 1), 1, silent)
+    assert all(torch.equal(value, before[name]) for name, value in student.state_dict().items())
+
+
 def test_windows_are_as_many_as_memory_allows() -> None:
     assert reconstruction.most_windows(DIMS) == 256
     long = dataclasses.replace(DIMS, n_frames=3000, d_model=1280)

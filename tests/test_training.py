@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import dataclasses
+import errno
 import json
 import subprocess
 import sys
@@ -35,6 +36,7 @@ from quads_mcu.training import (
     evaluation,
     losses,
     teacher,
+    tensorboard,
     train,
     trainer,
 )
@@ -60,6 +62,7 @@ SHORT = TrainSection(
     lr_head=5e-3,
     lr_quant=1e-3,
 )
+QUICK = dataclasses.replace(SHORT, cycles=0, final_epochs=1)
 
 
 def split(n: int, seed: int) -> Split:
@@ -457,6 +460,122 @@ def test_loss_that_is_not_finite_stops_with_the_last_checkpoint_kept(tmp_path: P
     tensors, scalars = checkpoint.read(tmp_path / trainer.CHECKPOINT)
     assert len(scalars["history"]) == 2
     assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def with_nan_gradient(loss: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
+    """Return the same loss, whose gradient is NaN: that of a root at zero."""
+    return loss + (parameter.sum() * 0).sqrt()
+
+
+@pytest.mark.parametrize(
+    ("broken", "message"),
+    [
+        (0, r"nan in epoch 1 \(warm-up\).* with --restart; there is no checkpoint yet"),
+        (1, r"nan in epoch 2 \(warm-up\).* epoch 1 is kept.* lr_encoder = 0.005 and lr_head = 0."),
+        (
+            2,
+            r"nan in epoch 3 \(final\), batch 6 of 6; .* epoch 2 is kept.* lower lr_quant = 0.001 ",
+        ),
+    ],
+)
+def test_gradient_that_is_not_finite_stops_with_the_last_checkpoint_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, broken: int, message: str
+) -> None:
+    """In an epoch's last batch: nothing would be computed with those weights but the checkpoint."""
+    real = trainer.Trainer._loss
+    batches = 0
+
+    def loss(self: trainer.Trainer, epoch: Epoch, batch: Batch) -> torch.Tensor:
+        nonlocal batches
+        batches += 1
+        found = real(self, epoch, batch)
+        assert found.isfinite()
+        if batches == 6 * (broken + 1):
+            found = with_nan_gradient(found, self.student.encoder.norm.weight)
+        return found
+
+    monkeypatch.setattr(trainer.Trainer, "_loss", loss)
+    with pytest.raises(TrainingError, match="the gradient is " + message):
+        run(tmp_path, problem(teacher=None), QUICK)
+    if not broken:
+        assert not (tmp_path / trainer.CHECKPOINT).exists()
+        return
+    tensors, scalars = checkpoint.read(tmp_path / trainer.CHECKPOINT)
+    assert len(scalars["history"]) == broken
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+
+
+def test_weights_that_are_not_finite_are_never_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = torch.optim.AdamW.step
+    steps = 0
+
+    def step(self: torch.optim.AdamW) -> None:
+        nonlocal steps
+        steps += 1
+        real(self)
+        if steps == 18:
+            with torch.no_grad():
+                self.param_groups[0]["params"][0].view(-1)[0] = torch.inf
+
+    monkeypatch.setattr(torch.optim.AdamW, "step", step)
+    with pytest.raises(
+        TrainingError, match=r"weight is not finite in epoch 3 \(final\), after its"
+    ):
+        run(tmp_path, problem(teacher=None), QUICK)
+    tensors, scalars = checkpoint.read(tmp_path / trainer.CHECKPOINT)
+    assert len(scalars["history"]) == 2
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    assert not (tmp_path / trainer.QUANTIZED_STUDENT).exists()
+
+
+def test_a_teacher_that_diverges_is_not_cached(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = corpus_config(corpus, fine_tune_epochs=1)
+    real = losses.cross_entropy
+
+    def loss(logits: torch.Tensor, truth: torch.Tensor, slots: list[int]) -> torch.Tensor:
+        return with_nan_gradient(real(logits, truth, slots), logits)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "fit_head", lambda *_: None)
+        patch.setattr(losses, "cross_entropy", loss)
+        with pytest.raises(TrainingError, match=r"gradient is nan in epoch 1 .*fine_tune_lr = "):
+            train.load_problem(config, silent)
+
+    def broken(student: Student, *_: object) -> None:
+        with torch.no_grad():
+            student.head.bias[0] = torch.nan
+
+    with monkeypatch.context() as patch:
+        patch.setattr(teacher, "fit_head", broken)
+        with pytest.raises(TrainingError, match=r"outputs are not finite .*weights = teacher\.npz"):
+            train.load_problem(corpus_config(corpus), silent)
+    assert not list((corpus / "cache").rglob("*.safetensors"))
+
+
+def test_a_history_that_misses_the_last_epoch_is_written_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Killed between the last epoch's checkpoint and all that tells of it."""
+    real = trainer.write_json
+
+    def killed(path: Path, value: list[dict[str, Any]]) -> None:
+        if len(value) == 3:
+            raise KilledError
+        real(path, value)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(trainer, "write_json", killed)
+        with pytest.raises(KilledError):
+            run(tmp_path, problem(teacher=None), QUICK)
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 2
+    history = run(tmp_path, problem(stop_at=0, teacher=None), QUICK).history
+    assert len(history) == 3
+    assert json.loads((tmp_path / "history.json").read_text()) == history
+    assert logged(tmp_path) == expected_log(history)
 
 
 def test_refuses_data_without_every_class(tmp_path: Path) -> None:
@@ -948,29 +1067,51 @@ def test_tensorboard_log_is_the_history(tmp_path: Path) -> None:
 def test_tensorboard_log_of_interrupted_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Killed in an epoch, then between an epoch's log and its checkpoint."""
+    """Killed in an epoch, then between an epoch's checkpoint and its log."""
     with pytest.raises(KilledError):
         run(tmp_path, problem(stop_at=3))
     assert logged(tmp_path) == expected_log(json.loads((tmp_path / "history.json").read_text()))
+    (first,) = (tmp_path / trainer.TENSORBOARD).iterdir()
+    before = first.read_bytes()
 
-    def killed(_: trainer.Trainer) -> None:
+    def killed(*_: object) -> None:
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(trainer.Trainer, "_save", killed)
+        patch.setattr(tensorboard.Log, "_append", killed)
+        patch.setattr(tensorboard, "warn", killed)
         with pytest.raises(KilledError):
             run(tmp_path, problem())
-    assert 3 in logged(tmp_path)["loss/distillation"]
-    assert len(json.loads((tmp_path / "history.json").read_text())) == 3
+    assert 3 not in logged(tmp_path)["loss/distillation"]
+    assert len(json.loads((tmp_path / "history.json").read_text())) == 4
     history = run(tmp_path, problem()).history
     assert logged(tmp_path) == expected_log(history)
+    assert first.read_bytes() == before
+
+
+def test_tensorboard_log_of_an_epoch_trained_again(tmp_path: Path) -> None:
+    """The checkpoint was lost, as on a machine without power, and the epoch ends otherwise now."""
+    entry = {"phase": "final", "valid_float": 0.5, "valid_quantized": 0.5}
+    history = [entry | {"epoch": epoch, "loss": 2.0 - epoch} for epoch in range(4)]
+    log = tensorboard.Log(tmp_path / trainer.TENSORBOARD)
+    for n in (1, 2, 3):
+        log.write(history[:n])
+    history[2]["loss"] = 7.0
+    log = tensorboard.Log(tmp_path / trainer.TENSORBOARD)
+    for n in (2, 3, 4):
+        log.write(history[:n])
+    assert logged(tmp_path) == expected_log(history)
+    files = sorted((tmp_path / trainer.TENSORBOARD).iterdir())
+    assert len(files) == 2
+    assert files[1].stat().st_size < files[0].stat().st_size, "what was logged is not again"
 
 
 def test_without_tensorboard_nothing_is_logged(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
-        patch.setitem(sys.modules, "tensorboard", None)
+        for name in ("tensorboard", "tensorboard.compat.proto"):
+            patch.setitem(sys.modules, name, None)
         with pytest.raises(KilledError):
             run(tmp_path, problem(stop_at=2))
     assert not (tmp_path / trainer.TENSORBOARD).exists()
@@ -984,17 +1125,71 @@ def logged_after(folder: Path) -> set[int]:
     return {step for values in losses for step in values}
 
 
-def test_tensorboard_log_that_cannot_be_written(tmp_path: Path) -> None:
-    (tmp_path / trainer.TENSORBOARD).write_text("a file in the folder's place")
-    with pytest.raises(StorageError, match=r"TensorBoard's log cannot be written"):
-        run(tmp_path, problem())
+def test_tensorboard_log_that_cannot_be_written_does_not_stop_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(tensorboard, "warn", warnings.append)
+    place = tmp_path / trainer.TENSORBOARD
+    place.write_text("a file in the folder's place")
+    loop = run(tmp_path, problem(teacher=None), QUICK)
+    assert len(loop.history) == 3
+    assert len(warnings) == 1 and "TensorBoard's log cannot be written: " in warnings[0]
+    place.unlink()
+    run(tmp_path, problem(stop_at=0, teacher=None), QUICK)
+    assert logged(tmp_path) == expected_log(loop.history)
+    assert len(warnings) == 1
+
+
+def test_tensorboard_log_on_a_disk_that_becomes_full(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    warnings: list[str] = []
+    monkeypatch.setattr(tensorboard, "warn", warnings.append)
+    real = tensorboard.Log._append
+    sizes: list[int] = []
+
+    def full(self: tensorboard.Log, data: bytes) -> None:
+        sizes.append(len(data))
+        if len(sizes) > 1:
+            real(self, data[:-5])
+            raise OSError(errno.ENOSPC, "No space left on device")
+        real(self, data)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(tensorboard.Log, "_append", full)
+        loop = run(tmp_path, problem(teacher=None), QUICK)
+    assert len(loop.history) == 3
+    assert len(sizes) == 2
+    assert len(warnings) == 1 and "No space left" in warnings[0]
+    assert set(logged(tmp_path)["loss/warm-up"]) == {0}
+    run(tmp_path, problem(stop_at=0, teacher=None), QUICK)
+    assert logged(tmp_path) == expected_log(loop.history)
+
+
+def test_a_full_disk_is_told_of_whatever_the_log_does(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Checkpoint first: the log takes no space from it, and what fails is the checkpoint's."""
+
+    real = checkpoint.write
+
+    def full(path: Path, *rest: Any) -> None:
+        if path.name == trainer.CHECKPOINT:
+            raise StorageError(f"{path}: no space")
+        real(path, *rest)
+
+    monkeypatch.setattr(checkpoint, "write", full)
+    with pytest.raises(StorageError, match=r"checkpoint\.safetensors: no space"):
+        run(tmp_path, problem(teacher=None), QUICK)
+    assert not (tmp_path / trainer.TENSORBOARD).exists()
 
 
 def test_tensorboard_log_does_without_tensorflow(tmp_path: Path) -> None:
     code = (
         "import sys\nfrom pathlib import Path\nfrom quads_mcu.training.tensorboard import Log\n"
         "entry = dict(epoch=0, phase='final', loss=1.0, valid_float=1.0, valid_quantized=1.0)\n"
-        "with Log(Path(sys.argv[1])) as log:\n    log.write([entry])\n"
+        "Log(Path(sys.argv[1])).write([entry])\n"
         "assert 'tensorflow' not in sys.modules\n"
     )
     done = subprocess.run(

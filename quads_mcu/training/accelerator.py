@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from contextlib import AbstractContextManager, nullcontext
 
 import torch
+from torch import Tensor
 
 from quads_mcu.errors import TrainingError
 
@@ -33,6 +35,11 @@ def mixed_precision(device: torch.device) -> AbstractContextManager[object]:
     if device.type == "cpu" and not _cpu_has_bfloat16():
         return nullcontext()
     return torch.autocast(device.type, torch.bfloat16)
+
+
+def finite(tensors: Iterable[Tensor]) -> bool:
+    """Return whether no value of any tensor is NaN or infinite."""
+    return all(bool(tensor.isfinite().all()) for tensor in tensors)
 
 
 def _cpu_has_bfloat16() -> bool:

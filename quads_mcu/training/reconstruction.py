@@ -62,7 +62,7 @@ def run(
         By block, the squared error of its normed output against that output's power, over all
         windows: of fitted codebooks, and as learned.
     Raises:
-        TrainingError: an error is not finite.
+        TrainingError: an error or its gradient is not finite.
     """
     blocks, wanted = list(_blocks(student.encoder)), list(_blocks(target.encoder))
     inputs, states = list(windows), list(windows)
@@ -159,18 +159,24 @@ class _Learner:
             group["lr"] = group["peak"] * factor
         error = relative_error(self.norm(self.quantized(x)), goal)
         if not torch.isfinite(error):
-            raise TrainingError(
-                f"the error of block {self.prefix.rstrip('.')} is {float(error.detach())} in step "
-                f"{done + 1} of its reconstruction; choose more [quantization] bits, or set "
-                "reconstruction_passes = 0"
-            )
+            raise self._diverged(f"is {float(error.detach())}")
         self.optimizer.zero_grad()
         error.backward()  # type: ignore[no-untyped-call]
+        learned = (p for group in self.optimizer.param_groups for p in group["params"])
+        if not accelerator.finite(p.grad for p in learned if p.grad is not None):
+            raise self._diverged("has a gradient that is not finite")
         self.optimizer.step()
         self.codebooks.bound_scales(self.student, self.prefix)
         self.done += 1
         if (done + 1) % _REASSIGN_STEPS == 0:
             self.codebooks.reassign(self.student, self.prefix)
+
+    def _diverged(self, what: str) -> TrainingError:
+        return TrainingError(
+            f"the error of block {self.prefix.rstrip('.')} {what} in step {self.done + 1} of its "
+            "reconstruction; choose more [quantization] bits, or set reconstruction_passes = 0, "
+            "and train into another --run or with --restart"
+        )
 
 
 def _relative(parameter: Tensor, rate: float) -> dict[str, object]:

@@ -8,6 +8,7 @@ everything they depend on.
 from __future__ import annotations
 
 import copy
+import math
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -51,7 +52,7 @@ def outputs(
         student: its sizes; the teacher has its window and its pools.
         fingerprint: of the corpus.
     Raises:
-        TrainingError: the weights cannot be used.
+        TrainingError: the weights cannot be used, or what they give is not finite.
     """
     where = config.teacher.weights
     found = whisper.read_encoder(whisper_files.locate(where, config.resolve(where)))
@@ -72,6 +73,12 @@ def outputs(
     teacher = _whisper_student(found, dims, config.project.seed)
     teacher.to(accelerator.choose(config.train.device))
     computed = _compute(teacher, config, corpus, progress)
+    # What is cached is not computed again.
+    if not (np.isfinite(computed.features).all() and np.isfinite(computed.logits).all()):
+        raise TrainingError(
+            f"the teacher's outputs are not finite ([teacher] weights = {where}); choose other "
+            "weights and train with --restart"
+        )
     _write(cached, computed)
     return computed
 
@@ -298,16 +305,22 @@ def _fine_tune(
             truth = torch.from_numpy(answers[batch.rows])
             loss = losses.cross_entropy(logits.cpu(), truth, slots)
             if not torch.isfinite(loss):
-                raise TrainingError(
-                    f"the teacher's loss is {float(loss)} in epoch {epoch + 1}; lower [teacher] "
-                    f"fine_tune_lr = {rate}"
-                )
+                raise _diverged(f"loss is {float(loss)} in epoch {epoch + 1}", rate)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
-            torch.nn.utils.clip_grad_norm_(teacher.parameters(), 1.0)
+            norm = float(torch.nn.utils.clip_grad_norm_(teacher.parameters(), 1.0))
+            if not math.isfinite(norm):
+                raise _diverged(f"gradient is {norm} in epoch {epoch + 1}", rate)
             optimizer.step()
             step += 1
             progress("fine-tuning the teacher", step, total)
+
+
+def _diverged(what: str, rate: float) -> TrainingError:
+    return TrainingError(
+        f"the teacher's {what} of fine-tuning; lower [teacher] fine_tune_lr = {rate:g} and train "
+        "with --restart"
+    )
 
 
 def _triangle(done: float) -> float:

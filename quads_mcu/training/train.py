@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from quads_mcu import slots
+from quads_mcu import atomic, slots
 from quads_mcu.audio import utterances
 from quads_mcu.config import Config
 from quads_mcu.console import Progress
@@ -69,8 +69,11 @@ def train(config: Config, run: RunDir, progress: Progress, resume: bool = True) 
         resume: False starts anew in the same folder.
     Raises:
         ConfigError: the run folder belongs to other settings or other data.
+        StorageError: the run folder cannot be written to.
         TrainingError, AudioError, InstallationError: training cannot start or go on.
     """
+    for path in _files(run):
+        atomic.remove_leftovers(path)
     if not resume:
         _clear(run)
     run.write_config(config)
@@ -216,16 +219,21 @@ def _student_seed(config: Config) -> int:
     return config.project.seed + config.train.seed
 
 
-def _clear(run: RunDir) -> None:
+def _files(run: RunDir) -> list[Path]:
+    """Return what training and its evaluation write into the run's folder."""
     names = (
         trainer.CHECKPOINT,
         evaluation.FLOAT_STUDENT,
         evaluation.QUANTIZED_STUDENT,
         trainer.HISTORY,
     )
-    stale = [run.path / name for name in names]
-    stale += [run.config_path, run.model_path, run.evaluation_path, run.training_report_path]
-    for path in stale:
+    found = [run.path / name for name in names]
+    found += [run.config_path, run.model_path, run.evaluation_path, run.training_report_path]
+    return found
+
+
+def _clear(run: RunDir) -> None:
+    for path in _files(run):
         path.unlink(missing_ok=True)
     if (logs := run.path / trainer.TENSORBOARD).exists():
         shutil.rmtree(logs)

@@ -78,6 +78,7 @@ class Trainer:
     Raises:
         ConfigError: the checkpoint belongs to other data.
         TrainingError: the checkpoint is damaged, or the data cannot be learned from.
+        StorageError: the folder cannot be written to.
     """
 
     def __init__(
@@ -127,12 +128,14 @@ class Trainer:
         """Train the epochs that are missing.
 
         Raises:
-            TrainingError: the loss is not finite; the last checkpoint stays.
+            TrainingError: loss, gradient or weights are not finite; the last checkpoint stays.
+            StorageError: the folder cannot be written to; the last checkpoint stays.
         """
         progress("training", len(self.history), len(self.epochs))
-        with tensorboard.Log(self.folder / TENSORBOARD) as log:
-            for epoch in self.epochs[len(self.history) :]:
-                self._run_epoch(epoch, log, progress)
+        log = tensorboard.Log(self.folder / TENSORBOARD)
+        log.write(self.history)
+        for epoch in self.epochs[len(self.history) :]:
+            self._run_epoch(epoch, log, progress)
         if not self.settings.final_epochs and self.grids is None:
             self._begin_final(progress)
             self._keep_quantized()
@@ -146,8 +149,8 @@ class Trainer:
         entry["duration_s"] = round(time.monotonic() - started_s, 2)
         self.history.append(entry)
         self._leave(epoch)
-        log.write(self.history)
         self._save()
+        log.write(self.history)
         progress("training", epoch.number + 1, len(self.epochs))
 
     def _teacher_head(self) -> Head | None:
@@ -286,16 +289,15 @@ class Trainer:
                 group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
             loss = self._loss(epoch, batch)
             value = float(loss.detach())
+            where = f"batch {step + 1} of {steps}"
             if not math.isfinite(value):
-                raise TrainingError(
-                    f"the loss is {value} in epoch {epoch.number + 1} ({epoch.phase}), batch "
-                    f"{step + 1} of {steps}; lower the learning rates under [train] and train "
-                    f"with --restart (the checkpoint of epoch {epoch.number} is kept)"
-                )
+                raise self._diverged(f"the loss is {value}", epoch, where)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             for group in optimizer.param_groups:
-                nn.utils.clip_grad_norm_(group["params"], _GRADIENT_NORM)
+                norm = float(nn.utils.clip_grad_norm_(group["params"], _GRADIENT_NORM))
+                if not math.isfinite(norm):
+                    raise self._diverged(f"the gradient is {norm}", epoch, where)
             optimizer.step()
             if epoch.distills:
                 self._fold()
@@ -308,7 +310,26 @@ class Trainer:
             progress("training", epoch.number + (step + 1) / (steps + 1), len(self.epochs))
         if every and self.codebooks is not None:
             self.codebooks.reassign(self.student)
+        # Before anything of this epoch is measured or kept.
+        if not accelerator.finite(self._state().values()):
+            raise self._diverged("a weight is not finite", epoch, "after its last batch")
         return total / steps
+
+    def _diverged(self, what: str, epoch: Epoch, where: str) -> TrainingError:
+        names = ("lr_encoder", "lr_head") if epoch.distills else ("lr_quant",)
+        rates = " and ".join(f"{name} = {getattr(self.settings, name):g}" for name in names)
+        way_out = f"lower {rates} under [train] and train"
+        if self.history:
+            way_out = (
+                f"the checkpoint of epoch {len(self.history)} is kept, but with these settings it "
+                f"leads here again: {way_out} into another --run, or with --restart, which "
+                "deletes that checkpoint"
+            )
+        else:
+            way_out += " with --restart; there is no checkpoint yet"
+        return TrainingError(
+            f"{what} in epoch {epoch.number + 1} ({epoch.phase}), {where}; {way_out}"
+        )
 
     def _loss(self, epoch: Epoch, batch: Batch) -> Tensor:
         rows, mel = batch.rows, self._mel(batch.mel)
@@ -424,7 +445,8 @@ class Trainer:
         state |= checkpoint.prefixed("codebook.", self.codebooks.state())
         checkpoint.write(self.folder / QUANTIZED_STUDENT, state, scalars)
 
-    def _save(self) -> None:
+    def _state(self) -> dict[str, Tensor]:
+        """Return everything that training goes on from."""
         tensors = checkpoint.prefixed("student.", self.student.state_dict())
         tensors |= checkpoint.prefixed("projection.", self.projection.state_dict())
         tensors |= checkpoint.prefixed("average.", self.average.state)
@@ -434,6 +456,9 @@ class Trainer:
             moments = checkpoint.optimizer_tensors(self.quantization_optimizer)
             tensors |= checkpoint.prefixed("quantization.", moments)
             tensors |= checkpoint.prefixed("codebook.", self.codebooks.state())
+        return tensors
+
+    def _save(self) -> None:
         scalars = self._scalars() | {
             "version": _VERSION,
             "fingerprint": self.problem.fingerprint,
@@ -443,7 +468,7 @@ class Trainer:
             "selections": {name: asdict(found) for name, found in self.selections.items()},
             "grids": _plain(self.grids or {}),
         }
-        checkpoint.write(self.folder / CHECKPOINT, tensors, scalars)
+        checkpoint.write(self.folder / CHECKPOINT, self._state(), scalars)
         write_json(self.folder / HISTORY, self.history)
 
     def _restore(self) -> None:
@@ -468,6 +493,8 @@ class Trainer:
             checkpoint.restore_optimizer(self.quantization_optimizer, moments)
         if scalars["grids"]:
             self.grids = read_grids(scalars["grids"])
+        # A process killed after its checkpoint left a history without the last epoch.
+        write_json(self.folder / HISTORY, self.history)
 
     def _check_same(self, path: Path, found: dict[str, Any]) -> None:
         way_out = "choose another --run or train with --restart"
