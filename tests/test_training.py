@@ -696,6 +696,39 @@ def test_train_command(
         train.load_problem(more, silent)
 
 
+def test_a_teacher_that_was_killed_goes_on_with_the_same_bits(
+    corpus: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = corpus_config(corpus, fine_tune_epochs=3)
+    whole = train.load_problem(config, silent).teacher
+    monkeypatch.setenv("QUADS_CACHE", str(corpus / "other"))
+    steps: list[float] = []
+
+    def killed(description: str, completed: float, total: float) -> None:
+        silent(description, completed, total)
+        if description.startswith("fine-tuning"):
+            steps.append(completed)
+            if completed > 2 * total / 3:
+                raise KilledError
+
+    with pytest.raises(KilledError):
+        train.load_problem(config, killed)
+    again: list[float] = []
+
+    def counting(description: str, completed: float, total: float) -> None:
+        assert description != "teacher features" or len(again) > 0, "the head is trained already"
+        if description.startswith("fine-tuning"):
+            again.append(completed)
+
+    resumed = train.load_problem(config, counting).teacher
+    assert again[0] == steps[-1] and len(steps) + len(again) == again[-1] + 1
+    assert whole is not None and resumed is not None and whole.tuned and resumed.tuned
+    for name, tensor in whole.tuned.items():
+        np.testing.assert_array_equal(tensor, resumed.tuned[name], err_msg=name)
+    np.testing.assert_array_equal(whole.logits, resumed.logits)
+    assert not list((corpus / "other").glob("**/*unfinished*"))
+
+
 @pytest.mark.parametrize("fine_tune_epochs", [0, 1])
 def test_a_student_starts_from_what_the_teacher_became(
     corpus: Path, fine_tune_epochs: int, float32: None, monkeypatch: pytest.MonkeyPatch

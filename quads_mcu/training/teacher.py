@@ -68,11 +68,12 @@ def outputs(
         settings |= {"width": dimensions.preset(config.student.preset).d_model}
     key = digest(_VERSION, fingerprint, dims, sorted(settings.items()), config.project.seed)
     cached = cache_dir() / "teacher" / f"{key[:32]}.safetensors"
+    unfinished = cached.with_name(f"{key[:32]}-unfinished.safetensors")
     if cached.exists():
         return _read(cached)
     teacher = _whisper_student(found, dims, config.project.seed)
     teacher.to(accelerator.choose(config.train.device))
-    computed = _compute(teacher, config, corpus, progress)
+    computed = _compute(teacher, config, corpus, unfinished, progress)
     # What is cached is not computed again.
     if not (np.isfinite(computed.features).all() and np.isfinite(computed.logits).all()):
         raise TrainingError(
@@ -80,6 +81,7 @@ def outputs(
             "weights and train with --restart"
         )
     _write(cached, computed)
+    unfinished.unlink(missing_ok=True)
     return computed
 
 
@@ -118,21 +120,22 @@ def _whisper_student(encoder: whisper.WhisperEncoder, dims: Dimensions, seed: in
 
 
 def _compute(
-    teacher: Student, config: Config, corpus: Corpus, progress: Progress
+    teacher: Student, config: Config, corpus: Corpus, unfinished: Path, progress: Progress
 ) -> TeacherOutputs:
     dims, train, valid = teacher.dims, corpus.train, corpus.valid
     mel = clean_features(train.pcm, dims.n_mels, dims.n_frames, progress)
     valid_mel = clean_features(valid.pcm, dims.n_mels, dims.n_frames, progress)
     settings = config.teacher
     slots = sizes(corpus.slots)
-    fit_head(
-        teacher, mel, train.answers, slots, settings.head_epochs, config.project.seed, progress
-    )
+    if not unfinished.exists():
+        fit_head(
+            teacher, mel, train.answers, slots, settings.head_epochs, config.project.seed, progress
+        )
     if settings.fine_tune_epochs:
         batches = AugmentedBatches(
             train, config, corpus.noises, dims.n_mels, dims.n_frames, config.project.seed
         )
-        _fine_tune(teacher, batches, train.answers, slots, config, progress)
+        _fine_tune(teacher, batches, train.answers, slots, config, unfinished, progress)
     _, valid_logits = _outputs(teacher, valid_mel, progress)
     accuracy = losses.exact_match(valid_logits, torch.from_numpy(valid.answers), slots)
     width = dimensions.preset(config.student.preset).d_model
@@ -284,8 +287,10 @@ def _fine_tune(
     answers: NDArray[np.int64],
     slots: list[int],
     config: Config,
+    unfinished: Path,
     progress: Progress,
 ) -> None:
+    """Train encoder and head; every epoch is kept in `unfinished`, from where it goes on."""
     rate, epochs = config.teacher.fine_tune_lr, config.teacher.fine_tune_epochs
     device = teacher.encoder.positions.device
     groups = [
@@ -294,8 +299,17 @@ def _fine_tune(
     ]
     optimizer = torch.optim.AdamW(groups, weight_decay=_WEIGHT_DECAY)
     total = epochs * len(batches)
-    step = 0
-    for epoch in range(epochs):
+    begun = 0
+    if unfinished.exists():
+        tensors, scalars = checkpoint.read(unfinished)
+        try:
+            teacher.load_state_dict(checkpoint.part(tensors, "teacher."))
+            checkpoint.restore_optimizer(optimizer, checkpoint.part(tensors, "optimizer."))
+            begun = int(scalars["epochs"])
+        except (KeyError, TypeError, ValueError, RuntimeError):
+            raise TrainingError(f"{unfinished}: damaged; delete it and train again") from None
+    step = begun * len(batches)
+    for epoch in range(begun, epochs):
         # Negative numbers would not seed a generator: count on from far above the student's.
         for batch in batches((1 << 20) + epoch, False, whole=True):
             for group in optimizer.param_groups:
@@ -314,6 +328,10 @@ def _fine_tune(
             optimizer.step()
             step += 1
             progress("fine-tuning the teacher", step, total)
+        tensors = {f"teacher.{name}": value for name, value in teacher.state_dict().items()}
+        moments = checkpoint.optimizer_tensors(optimizer)
+        tensors |= {f"optimizer.{name}": value for name, value in moments.items()}
+        checkpoint.write(unfinished, tensors, {"epochs": epoch + 1})
 
 
 def _diverged(what: str, rate: float) -> TrainingError:
