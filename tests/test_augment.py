@@ -137,6 +137,23 @@ def test_speed_moves_a_tone() -> None:
         assert abs(spectrum.argmax() / 10 - 500 * factor) < 1.0
 
 
+def test_at_speed_moves_a_tone_that_begins_where_it_did() -> None:
+    tone = np.rint(9000 * np.sin(2 * np.pi * 1000 * np.arange(8000) / 16_000 + 0.3))
+    pcm = np.zeros(16_000, np.int16)
+    pcm[3000:11_000] = tone
+    for factor, size in ((1.25, 6400), (0.8, 10_000), (1.0, 8000)):
+        found = augment.at_speed(pcm, factor)
+        assert augment.content(found) == (3000, 3000 + size)
+        spectrum = np.abs(np.fft.rfft(found[3000 : 3000 + size].astype(float)))
+        assert spectrum.argmax() * 16_000 / size == pytest.approx(1000 * factor, rel=0.01)
+    np.testing.assert_array_equal(augment.at_speed(pcm, 1.0), pcm)
+    # No room behind: begins earlier; longer than the window: loses its end.
+    assert augment.content(augment.at_speed(np.roll(pcm, 5000), 0.8)) == (6000, 16_000)
+    whole = augment.at_speed(np.resize(tone, 16_000).astype(np.int16), 0.8)
+    assert augment.content(whole) == (0, 16_000)
+    assert not augment.at_speed(np.zeros(99, np.int16), 0.8).any()
+
+
 @pytest.mark.parametrize("gain_db", [6.0, 40.0])
 def test_gain_stays_within_bounds_and_does_not_clip(gain_db: float) -> None:
     gaining = dataclasses.replace(OFF, gain_db=gain_db)

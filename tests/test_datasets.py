@@ -370,6 +370,11 @@ def test_load_pcm_of_an_empty_or_unknown_split() -> None:
         load_pcm(Dataset([], [], []), "dev", 100, True, silent)
 
 
+def test_windows_that_no_memory_holds(tmp_path: Path) -> None:
+    with pytest.raises(AudioError, match=r"split train: 1 windows of .* more than the .*window_s"):
+        load_pcm(dataset_of(tmp_path / "a.wav"), "train", 1 << 55, True, silent)
+
+
 def noise_config(folder: Path, *entries: str) -> Config:
     return Config(data=DataSection(noise=list(entries)), root=folder)
 

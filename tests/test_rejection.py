@@ -213,11 +213,15 @@ def test_export_packs_the_threshold_of_split_valid(run: RunDir) -> None:
     assert model.slots[0].labels == ("high", "low", "unknown")
     assert model.unknown_class == 2
     config = run.config()
-    found = rejection.listen(model, config, "valid", lambda *_: None)
-    assert (len(found.commands), len(found.others)) == (8, 4 + 1)
-    assert found.hours == pytest.approx(5 * 0.5 / 3600)
+    once = rejection.listen(model, config, "valid", lambda *_: None)
+    assert (len(once.commands), len(once.others)) == (8, 4 + 1)
+    assert once.hours == pytest.approx(5 * 0.5 / 3600)
+    found = rejection.listen(model, config, "valid", lambda *_: None, rejection.SPEEDS)
+    assert (len(found.commands), len(found.others)) == (8, 9 * 4 + 1)
+    assert found.hours == pytest.approx(37 * 0.5 / 3600)
+    assert set(once.others) < set(found.others)
     assert model.reject_threshold == rejection.threshold(found, 0.0)
-    assert "false accepts in 0.001 h" in model.provenance["rejection"]
+    assert "false accepts in 0.005 h at 9 speeds" in model.provenance["rejection"]
 
 
 def test_evaluation_keeps_commands_and_unknown_speech_apart(run: RunDir) -> None:

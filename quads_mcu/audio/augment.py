@@ -57,7 +57,8 @@ class Augmenter:
         if start == stop:
             return pcm.copy(), pcm.copy()
         settings = self._settings
-        speech = _change_speed(pcm[start:stop].astype(np.float32), settings.speed, rng)
+        factor = rng.uniform(1.0 - settings.speed, 1.0 + settings.speed)
+        speech = _change_speed(pcm[start:stop].astype(np.float32), factor)
         window = _place(speech, start, len(pcm), round(settings.shift_s * SAMPLE_RATE), rng)
         if settings.narrowband_probability and rng.random() < settings.narrowband_probability:
             window = _cut_band(window, rng.uniform(*_NARROWBAND_HZ))
@@ -130,8 +131,23 @@ def content(pcm: npt.NDArray[np.generic]) -> tuple[int, int]:
     return int(nonzero.argmax()), len(pcm) - int(nonzero[::-1].argmax())
 
 
-def _change_speed(speech: Samples, largest: float, rng: np.random.Generator) -> Samples:
-    factor = rng.uniform(1.0 - largest, 1.0 + largest)
+def at_speed(pcm: Pcm, factor: float) -> Pcm:
+    """Return a window, int16 (n_samples,), whose speech is spoken `factor` times as fast.
+
+    Its pitch moves along. It begins where it did, or as much earlier as it needs; what is longer
+    than the window loses its end.
+    """
+    start, stop = content(pcm)
+    if start == stop:
+        return pcm.copy()
+    speech = _change_speed(pcm[start:stop].astype(np.float32), factor)[: len(pcm)]
+    first = min(start, len(pcm) - len(speech))
+    window = np.zeros(len(pcm), np.float32)
+    window[first : first + len(speech)] = speech
+    return to_int16(window)
+
+
+def _change_speed(speech: Samples, factor: float) -> Samples:
     size = max(1, round(len(speech) / factor))
     if size == len(speech):
         return speech

@@ -168,11 +168,18 @@ def load_pcm(
         keep: which utterances of the split.
     Raises:
         ConfigError: no such split.
+        AudioError: more windows than the memory holds.
     """
     if split not in SPLITS:
         raise ConfigError(f"no split {split!r}; allowed: {', '.join(SPLITS)}")
     chosen = [item for item in dataset.utterances if item.split == split and keep(item)]
-    pcm = np.zeros((len(chosen), n_samples), np.int16)
+    try:
+        pcm = np.zeros((len(chosen), n_samples), np.int16)
+    except MemoryError:
+        raise AudioError(
+            f"split {split}: {len(chosen):,} windows of {n_samples / SAMPLE_RATE:,.1f} s are more "
+            "than the memory holds; shorten [audio] window_s, or take fewer recordings"
+        ) from None
     lengths: list[int] = []
     used: list[Utterance] = []
     problems: list[Problem] = []

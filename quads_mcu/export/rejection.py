@@ -7,6 +7,7 @@ commands of a split and of what is no command, `[data] unknown` and silence.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -14,12 +15,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from quads_mcu.audio import datasets, sources, unknown, utterances
+from quads_mcu.audio.augment import at_speed
 from quads_mcu.audio.frontend import features
 from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ExportError
 from quads_mcu.export.reference import Reference, scores
 from quads_mcu.model_format import PackedModel
+
+# At which split valid is heard for the threshold: so many voices more.
+SPEEDS = (0.8, 0.85, 0.9, 0.95, 1.0, 1.05, 1.1, 1.15, 1.2)
 
 _BATCH = 32
 _INT32 = (-(2**31), 2**31 - 1)
@@ -49,18 +54,18 @@ class Heard:
 
 
 def calibrated(model: PackedModel, config: Config, progress: Progress) -> PackedModel:
-    """Return the model with the threshold that split valid asks for.
+    """Return the model with the threshold that split valid asks for, heard at all SPEEDS.
 
     Raises:
         ExportError: split valid has no command or nothing else to tell it from.
     """
-    heard = listen(model, config, "valid", progress)
+    heard = listen(model, config, "valid", progress, SPEEDS)
     limit = config.rejection.false_accepts_per_hour
     found = threshold(heard, limit)
     provenance = {
         "rejection": f"valid: {heard.false_rejects(found)} of {len(heard.commands)} commands "
-        f"rejected, {heard.false_accepts(found)} false accepts in {heard.hours:.3f} h, limit "
-        f"{limit:g} per hour"
+        f"rejected, {heard.false_accepts(found)} false accepts in {heard.hours:.3f} h at "
+        f"{len(SPEEDS)} speeds, limit {limit:g} per hour"
     }
     return replace(model, reject_threshold=found, provenance=model.provenance | provenance)
 
@@ -137,11 +142,19 @@ def point(heard: Heard, threshold: int) -> dict[str, Any]:
     }
 
 
-def listen(model: PackedModel, config: Config, split: str, progress: Progress) -> Heard:
+def listen(
+    model: PackedModel,
+    config: Config,
+    split: str,
+    progress: Progress,
+    speeds: Sequence[float] = (1.0,),
+) -> Heard:
     """Return the scores of everything in a split, computed by the integer reference.
 
     Problems of the data are printed.
 
+    Args:
+        speeds: at which unknown speech is heard, each time as long.
     Raises:
         ConfigError, AudioError: the data cannot be read.
     """
@@ -152,11 +165,15 @@ def listen(model: PackedModel, config: Config, split: str, progress: Progress) -
     others = datasets.load_pcm(*load, keep=unknown.is_unknown)
     utterances.warn([*dataset.problems, *commands.problems, *others.problems])
     quiet = unknown.silence(len(others.pcm), n_samples, config.project.seed, split)
-    samples = int(others.lengths.sum()) + quiet.size
+    heard = [_scores(model, quiet, progress)]
+    for factor in speeds:
+        spoken = [at_speed(pcm, factor) for pcm in others.pcm]
+        heard.append(_scores(model, np.array(spoken, np.int16), progress))
+    samples = len(speeds) * int(others.lengths.sum()) + quiet.size
     return Heard(
         split,
         _scores(model, commands.pcm, progress),
-        _scores(model, np.concatenate([others.pcm, quiet]), progress),
+        np.concatenate(heard),
         samples / SAMPLE_RATE / 3600,
     )
 
