@@ -48,6 +48,7 @@ bench-tflite: demo
 
 bench-training: setup
 	$(PY) benchmarks/mct_epoch.py
+	$(PY) benchmarks/codebooks.py
 
 listen: demo
 	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json
