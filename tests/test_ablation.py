@@ -83,7 +83,8 @@ def test_a_whole_ablation(tmp_path: Path) -> None:
     assert rows[0].model_bytes > 2 * rows[1].model_bytes
     stored = json.loads((tmp_path / "out" / "ablation.json").read_text())
     assert stored == ablation.to_json(rows, "test")
-    times = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("history.json")}
+    checkpoints = (tmp_path / "out").rglob("checkpoint.safetensors")
+    times = {path: path.stat().st_mtime_ns for path in checkpoints}
     assert len(times) == 12
     assert ablation.ablate(config, tmp_path / "out", [16, 4], 1, "test", silent) == rows
     assert all(path.stat().st_mtime_ns == then for path, then in times.items())
