@@ -140,11 +140,9 @@ def at_speed(pcm: Pcm, factor: float) -> Pcm:
     start, stop = content(pcm)
     if start == stop:
         return pcm.copy()
-    speech = _change_speed(pcm[start:stop].astype(np.float32), factor)[: len(pcm)]
-    first = min(start, len(pcm) - len(speech))
-    window = np.zeros(len(pcm), np.float32)
-    window[first : first + len(speech)] = speech
-    return to_int16(window)
+    speech = _change_speed(pcm[start:stop].astype(np.float32), factor)
+    position = min(start, max(len(pcm) - len(speech), 0))
+    return to_int16(_window(speech, position, len(pcm)))
 
 
 def _change_speed(speech: Samples, factor: float) -> Samples:
@@ -169,6 +167,11 @@ def _place(
     room = n_samples - len(speech)
     home = min(start, room)
     position = int(rng.integers(max(home - shift, -_CUT), min(home + shift, room + _CUT) + 1))
+    return _window(speech, position, n_samples)
+
+
+def _window(speech: Samples, position: int, n_samples: int) -> Samples:
+    """Return a window with the speech from `position` on; what lies outside is cut."""
     window = np.zeros(n_samples, np.float32)
     first, last = max(position, 0), min(position + len(speech), n_samples)
     if last > first:

@@ -62,7 +62,7 @@ def fit(values: NDArray[Any], bits: int) -> Float32:
     np.cumsum(centred, out=first[1:])
     np.cumsum(np.square(centred, out=centred), out=second[1:])
     steps = min(_LLOYD_STEPS, _LLOYD_WORK // k)
-    edges = _bins(ordered, _BINS)
+    edges = _bins(ordered)
     starts = _lloyd(ordered, first, edges[_partition(edges, first, second, k)], steps)
     error = _error(first, second, starts)
     for _ in range(_SHIFTS):
@@ -115,7 +115,7 @@ def to_int8(centroids: NDArray[Any]) -> tuple[NDArray[np.int8], float]:
     return np.rint(np.asarray(centroids, np.float64) / scale).astype(np.int8), scale
 
 
-def _bins(ordered: Float64, count: int) -> NDArray[np.int64]:
+def _bins(ordered: Float64) -> NDArray[np.int64]:
     """Return where bins start in `ordered`, and its size at the end.
 
     Few distinct values: one bin each. Many: bins of equal share of density**(1/3), the density of
@@ -129,7 +129,7 @@ def _bins(ordered: Float64, count: int) -> NDArray[np.int64]:
         borders = np.linspace(low, high, _HISTOGRAM_BINS + 1)
         density = np.diff(np.searchsorted(ordered, borders[1:-1]), prepend=0, append=len(ordered))
         share = np.concatenate([[0.0], np.cumsum(np.cbrt(density))])
-        cuts = np.interp(np.linspace(0, share[-1], count + 1)[1:-1], share, borders)
+        cuts = np.interp(np.linspace(0, share[-1], _BINS + 1)[1:-1], share, borders)
         starts = np.unique(np.searchsorted(ordered, cuts))
     inner = starts[(starts > 0) & (starts < len(ordered))]
     return np.concatenate([[0], inner, [len(ordered)]]).astype(np.int64)

@@ -328,9 +328,8 @@ def _fine_tune(
             optimizer.step()
             step += 1
             progress("fine-tuning the teacher", step, total)
-        tensors = {f"teacher.{name}": value for name, value in teacher.state_dict().items()}
-        moments = checkpoint.optimizer_tensors(optimizer)
-        tensors |= {f"optimizer.{name}": value for name, value in moments.items()}
+        tensors = checkpoint.prefixed("teacher.", teacher.state_dict())
+        tensors |= checkpoint.prefixed("optimizer.", checkpoint.optimizer_tensors(optimizer))
         checkpoint.write(unfinished, tensors, {"epochs": epoch + 1})
 
 
