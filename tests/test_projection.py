@@ -186,7 +186,7 @@ def test_the_answers_teach_encoder_and_projection_through_the_teachers_head(
 ) -> None:
     problem, head = task(6)
     loop = started(problem, tmp_path, alpha=0.0, logit_share=logit_share)
-    batch = next(iter(problem.batches(0, True)))
+    batch = next(loop._batches(loop.epochs[0]))
     loop._loss(loop.epochs[0], batch).backward()  # type: ignore[no-untyped-call]
     encoder, linear = copy.deepcopy((loop.student.encoder, loop.projection))
     for parameter in (*encoder.parameters(), *linear.parameters()):

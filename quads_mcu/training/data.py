@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import math
-from collections import deque
 from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -22,6 +20,7 @@ from quads_mcu.config import SAMPLE_RATE, Config
 from quads_mcu.console import Progress
 from quads_mcu.errors import ConfigError
 from quads_mcu.slots import NO_ANSWER, NONE, UNKNOWN, Slot
+from quads_mcu.training.ahead import ahead
 from quads_mcu.training.problem import Batch, Mel, check_trained
 
 Pcm = NDArray[np.int16]
@@ -217,20 +216,14 @@ class AugmentedBatches:
         return -(-size // self._batch_size)
 
     def __call__(self, epoch: int, distills: bool, *, whole: bool = False) -> Iterator[Batch]:
-        """Yield an epoch's batches; arguments as `problem.Batches`."""
+        """Return an epoch's batches; arguments as `problem.Batches`."""
         crop = self._crop and not whole
         heard_mels = self._heard_mels if distills else 0
-        waiting: deque[Future[Batch]] = deque()
-        pool = ThreadPoolExecutor(1)
-        try:
-            for rows in self._order(epoch, crop):
-                waiting.append(pool.submit(self._batch, epoch, rows, heard_mels, crop))
-                if len(waiting) > _AHEAD:
-                    yield waiting.popleft().result()
-            while waiting:
-                yield waiting.popleft().result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+        return ahead(
+            lambda rows: self._batch(epoch, rows, heard_mels, crop),
+            self._order(epoch, crop),
+            _AHEAD,
+        )
 
     def _order(self, epoch: int, by_length: bool) -> list[NDArray[np.int64]]:
         rng = np.random.default_rng([self._seed, epoch])
@@ -258,7 +251,8 @@ class AugmentedBatches:
         n_frames = self._frames_heard(clean) if crop else self._n_frames
         heard: Mel | None = None
         if heard_mels:
-            heard = features(clean, heard_mels, self._n_frames)[:, :n_frames]
+            # Beyond them there is no sound that the clamp could tell of.
+            heard = features(clean, heard_mels, n_frames)
         return Batch(rows, np.stack(masked)[:, :n_frames], heard)
 
     def _frames_heard(self, clean: Pcm) -> int:

@@ -41,12 +41,14 @@ class Batch(NamedTuple):
     rows: int64 (batch,), positions in the training split. mel: int8 (batch, n_frames, n_mels),
     varied, with fewer frames where [train] crop ends the window earlier. heard: the same variation
     without noise and masks, in the teacher's mel bands; None where no teacher listens (in epochs
-    that do not distill, or with [train] token_share = 0).
+    that do not distill, or with [train] token_share = 0). tokens: float32 (batch, n_tokens, width),
+    what the teacher makes of that, once it has listened.
     """
 
     rows: NDArray[np.int64]
     mel: Mel
     heard: Mel | None = None
+    tokens: Tensor | None = None
 
 
 @dataclass(frozen=True)

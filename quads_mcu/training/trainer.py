@@ -34,6 +34,7 @@ from quads_mcu.training import (
     tensorboard,
 )
 from quads_mcu.training.activations import Grids
+from quads_mcu.training.ahead import ahead
 from quads_mcu.training.average import Average
 from quads_mcu.training.codebooks import Codebooks
 from quads_mcu.training.evaluation import (
@@ -58,6 +59,7 @@ _WEIGHT_DECAY = 0.01
 _GRADIENT_NORM = 1.0
 _MOMENTUM = 0.9
 _CALIBRATION_CLIPS = 128
+_HEARD_AHEAD = 2
 # Of the teacher's and the float student's answers.
 _TEMPERATURE = 2.0
 # Final phase: share of the float student's answers against the labels, and what the error of the
@@ -175,15 +177,16 @@ class Trainer:
         assert teacher is not None
         for batch in self.problem.batches(len(self.epochs), True):
             tokens = self.student.encoder(self._mel(batch.mel))
-            if self.teacher_head is not None:
-                yield tokens, self._heard(batch)
+            heard = self._listened(batch).tokens if self.teacher_head is not None else None
+            if heard is not None:
+                yield tokens, heard
             else:
                 yield tokens.mean(dim=1), self._tensor(teacher.features[batch.rows])
 
-    def _heard(self, batch: Batch) -> Tensor:
-        """Return the teacher's tokens."""
+    def _listened(self, batch: Batch) -> Batch:
+        """Return the batch with the teacher's tokens."""
         assert self.problem.teacher_tokens is not None and batch.heard is not None
-        return self.problem.teacher_tokens(self._mel(batch.heard))
+        return batch._replace(tokens=self.problem.teacher_tokens(self._mel(batch.heard)))
 
     def _fold(self) -> None:
         if self.teacher_head is not None:
@@ -284,7 +287,7 @@ class Trainer:
         steps, every = self.problem.n_batches, self.settings.reassign_steps
         total = 0.0
         self.student.train()
-        for step, batch in enumerate(self.problem.batches(epoch.number, epoch.distills)):
+        for step, batch in enumerate(self._batches(epoch)):
             for group in optimizer.param_groups:
                 group["lr"] = group["peak"] * rate_factor(epoch, step, steps)
             loss = self._loss(epoch, batch)
@@ -314,6 +317,23 @@ class Trainer:
         if not accelerator.finite(self._state().values()):
             raise self._diverged("a weight is not finite", epoch, "after its last batch")
         return total / steps
+
+    def _batches(self, epoch: Epoch) -> Iterator[Batch]:
+        """Yield the epoch's batches, with the teacher's tokens where it listens along.
+
+        It listens ahead of the student, beside it, and each has half of the threads: on two cores a
+        step takes three quarters of the time that two threads take for one after the other.
+        """
+        batches = self.problem.batches(epoch.number, epoch.distills)
+        if not epoch.distills or self.teacher_head is None:
+            yield from batches
+            return
+        threads = torch.get_num_threads()
+        torch.set_num_threads(max(1, threads // 2))
+        try:
+            yield from ahead(self._listened, batches, _HEARD_AHEAD)
+        finally:
+            torch.set_num_threads(threads)
 
     def _diverged(self, what: str, epoch: Epoch, where: str) -> TrainingError:
         names = ("lr_encoder", "lr_head") if epoch.distills else ("lr_quant",)
@@ -364,9 +384,9 @@ class Trainer:
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         pooled = self._tensor(teacher.features[rows])
-        if self.teacher_head is not None:
+        if batch.tokens is not None:
             share = self.settings.token_share
-            distance = share * F.l1_loss(features, self._heard(batch))
+            distance = share * F.l1_loss(features, batch.tokens)
             distance = distance + (1 - share) * F.l1_loss(features.mean(dim=1), pooled)
         else:
             distance = F.l1_loss(features, pooled)
