@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -127,6 +128,15 @@ def task(seed: int) -> tuple[Problem, Head]:
     return whole, wide.head
 
 
+def with_deaf_teacher(problem: Problem) -> Problem:
+    """Return a problem whose teacher fails; without a start, for nothing is fitted to it then."""
+
+    def listen(mel: Tensor) -> Tensor:
+        raise RuntimeError("deaf")
+
+    return dataclasses.replace(problem, teacher_tokens=listen, initial=None)
+
+
 def started(problem: Problem, folder: Path, **changes: Any) -> trainer.Trainer:
     settings = dataclasses.replace(SETTINGS, **changes)
     return trainer.Trainer(problem, settings, QuantizationSection(), 0, folder)
@@ -178,6 +188,38 @@ def test_a_student_of_every_token_answers_through_the_teachers_head(tmp_path: Pa
     loop.run(check)
     steps = SETTINGS.warmup_epochs * problem.n_batches
     assert len(weights) > steps and (weights[-1] - weights[0]).abs().max() > 1e-3
+
+
+def test_the_teacher_listens_beside_the_student_with_half_of_the_threads(tmp_path: Path) -> None:
+    problem, _ = task(6)
+    listen = problem.teacher_tokens
+    assert listen is not None
+    threads: list[tuple[int, bool]] = []
+
+    def listening(mel: Tensor) -> Tensor:
+        beside = threading.current_thread() is not threading.main_thread()
+        threads.append((torch.get_num_threads(), beside))
+        return listen(mel)
+
+    loop = started(dataclasses.replace(problem, teacher_tokens=listening), tmp_path)
+    torch.set_num_threads(4)  # The fixture sets back what there was.
+    distilling, quantizing = loop.epochs[0], loop.epochs[-1]
+    threads.clear()
+    batches = 0
+    plain = problem.batches(distilling.number, True)
+    for batch, other in zip(loop._batches(distilling), plain, strict=True):
+        assert torch.get_num_threads() == 2
+        assert other.heard is not None and batch.tokens is not None
+        np.testing.assert_array_equal(batch.mel, other.mel)
+        torch.testing.assert_close(batch.tokens, listen(real_mel(other.heard)))
+        batches += 1
+    assert batches == problem.n_batches and threads == batches * [(2, True)]
+    assert torch.get_num_threads() == 4
+    assert all(batch.tokens is None for batch in loop._batches(quantizing))
+    with pytest.raises(RuntimeError, match="deaf"):
+        for _ in started(with_deaf_teacher(problem), tmp_path / "deaf")._batches(distilling):
+            pass
+    assert torch.get_num_threads() == 4
 
 
 @pytest.mark.parametrize("logit_share", [0.0, 1.0])

@@ -44,7 +44,7 @@ from quads_mcu.training.activations import Grid
 from quads_mcu.training.average import Average
 from quads_mcu.training.bits import uniform
 from quads_mcu.training.codebooks import Codebooks, latents, parameter_name
-from quads_mcu.training.problem import Batch, Problem, Split, TeacherOutputs, real_mel
+from quads_mcu.training.problem import Batch, Mel, Problem, Split, TeacherOutputs, real_mel
 from quads_mcu.training.schedule import Epoch, rate_factor, schedule
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -595,7 +595,7 @@ def test_teacher_head_separates_features() -> None:
     features[:, :3] += np.eye(3)[labels] * 0.2
     student = Student(DIMS)
     tensor = torch.from_numpy(features.astype(np.float32))
-    teacher.train_head(student.head, tensor[:, None], labels[:, None], [3], 60, 0)
+    teacher.train_head(student.head, tensor[:, None].clone(), labels[:, None], [3], 60, 0, silent)
     assert (student.head(tensor[:, None]).argmax(1).numpy() == labels).mean() > 0.97
 
 
@@ -874,11 +874,13 @@ def test_cropped_windows_end_after_the_longest_utterance() -> None:
         ),
     )
     batches = data.AugmentedBatches(utterances, config, [], n_mels, n_frames, 0, heard_mels=80)
-    uncropped = list(batches(2, False, whole=True))
-    pairs = [zip(batch.rows.tolist(), batch.mel, strict=True) for batch in uncropped]
-    whole = {row: mel for pair in pairs for row, mel in pair}
+    uncropped = list(batches(2, True, whole=True))
+    whole: dict[int, tuple[Mel, Mel]] = {}
+    for batch in uncropped:
+        assert batch.heard is not None
+        whole |= zip(batch.rows.tolist(), zip(batch.mel, batch.heard, strict=True), strict=True)
     assert sorted(whole) == list(range(203))
-    assert {mel.shape for mel in whole.values()} == {(n_frames, n_mels)}
+    assert {mel.shape for mel, _ in whole.values()} == {(n_frames, n_mels)}
     cropped = list(batches(2, True))
     assert len(cropped) == len(batches)
     rows = np.concatenate([batch.rows for batch in cropped])
@@ -888,8 +890,9 @@ def test_cropped_windows_end_after_the_longest_utterance() -> None:
         end = min(300, 2 * int(np.ceil((ends[batch.rows].max() + 8_000) / 320)))
         assert batch.mel.shape == (len(batch.rows), end, n_mels)
         assert batch.heard is not None and batch.heard.shape[1:] == (end, 80)
-        for row, mel in zip(batch.rows.tolist(), batch.mel, strict=True):
-            np.testing.assert_array_equal(mel, whole[row][:end])
+        for row, mel, heard in zip(batch.rows.tolist(), batch.mel, batch.heard, strict=True):
+            np.testing.assert_array_equal(mel, whole[row][0][:end])
+            np.testing.assert_array_equal(heard, whole[row][1][:end])
     for batch, same in zip(batches(2, False), cropped, strict=True):
         np.testing.assert_array_equal(batch.mel, same.mel)
         assert batch.heard is None

@@ -195,7 +195,7 @@ def fit_head(
         seen = _tokens(student, mel[rows], progress)
     else:
         seen = _outputs(student, mel[rows], progress)[0].clone()[:, None]
-    train_head(student.head, seen, answers[rows], slots, epochs, seed)
+    train_head(student.head, seen, answers[rows], slots, epochs, seed, progress)
 
 
 def _batches(teacher: Student, mel: Mel, progress: Progress) -> Iterator[Tensor]:
@@ -240,26 +240,28 @@ def train_head(
     slots: list[int],
     epochs: int,
     seed: int,
+    progress: Progress,
 ) -> None:
     """Train a head on fixed tokens, (N, n_tokens, d_model), with answers int64 (N, n_slots).
 
-    The features are normalized for training; the head that stays takes them as they are.
+    The tokens are normalized in place; the head that stays takes them as they were.
     """
     targets = torch.from_numpy(answers)
     mean, deviation = _spread(tokens)
+    for part in torch.split(tokens, _HEAD_BATCH):
+        part.sub_(mean).div_(deviation)
     for parameter in head.parameters():
         torch.nn.init.zeros_(parameter)
     normal = copy.deepcopy(head).cpu()
     optimizer = torch.optim.AdamW(normal.parameters(), lr=_HEAD_RATE, weight_decay=_WEIGHT_DECAY)
     rng = np.random.default_rng(seed)
-    for _ in range(epochs):
+    for epoch in range(epochs):
         for rows in np.array_split(rng.permutation(len(answers)), -(-len(answers) // _HEAD_BATCH)):
-            loss = losses.cross_entropy(
-                normal((tokens[rows].float() - mean) / deviation), targets[rows], slots
-            )
+            loss = losses.cross_entropy(normal(tokens[rows].float()), targets[rows], slots)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()
+        progress("training the teacher's head", epoch + 1, epochs)
     with torch.no_grad():
         weight = normal.weight / deviation
         head.weight.copy_(weight)
