@@ -208,14 +208,14 @@ def _batches(teacher: Student, mel: Mel, progress: Progress) -> Iterator[Tensor]
         progress("teacher features", min(at + _BATCH, len(mel)), len(mel))
 
 
-@torch.inference_mode()
+@torch.no_grad()
 def _tokens(teacher: Student, mel: Mel, progress: Progress) -> Tensor:
     """Return all tokens, float16 (N, n_tokens, d_model)."""
     dims = teacher.dims
     found = torch.empty(len(mel), dims.n_tokens, dims.d_model, dtype=torch.float16)
     for at, tokens in enumerate(_batches(teacher, mel, progress)):
         found[at * _BATCH : (at + 1) * _BATCH] = tokens.cpu()
-    return found.clone()
+    return found
 
 
 @torch.inference_mode()
