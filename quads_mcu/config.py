@@ -452,13 +452,10 @@ def _check_together(config: Config, where: str) -> None:
         raise ConfigError(
             f"{where}: [intents] names the labels of one slot, [slots] several; use one of them"
         )
-    size = config.student.preset
     try:
-        dims = dimensions.dimensions(size, n_mels=80, window_s=1.0, n_classes=2)
+        dimensions.checked(config.student.preset, n_mels=80, window_s=1.0, n_classes=2)
     except ConfigError as problem:
         raise ConfigError(f"{where}: [student] preset: {problem}") from None
-    if impossible := dims.problem():
-        raise ConfigError(f"{where}: [student] preset = {size!r}: {impossible}")
     train, quantization = config.train, config.quantization
     for name in ("distill_epochs", "quant_epochs"):
         epochs = getattr(train, name)

@@ -130,7 +130,7 @@ def test_settings_are_taken(tmp_path: Path) -> None:
          "whisper-medium, whisper-large, and any dWIDTHxLAYERS"),
         ('[student]\npreset = "d100x2"', "[student] preset: d100x2: a width of 100; it must be a "
          "multiple of 32, a head's"),
-        ('[student]\npreset = "d96x33"', "[student] preset = 'd96x33': n_layers = 33 is outside "
+        ('[student]\npreset = "d96x33"', "[student] preset: d96x33: n_layers = 33 is outside "
          "1 .. 32"),
         ("[train]\ndistill_epochs = [3, -1]", "[train] distill_epochs = -1 is outside 0 .. 1000"),
         ("[train]\ncycles = 3\nquant_epochs = [3, 1]", "[train] quant_epochs = [3, 1] is of 2 "

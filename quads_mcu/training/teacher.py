@@ -321,12 +321,12 @@ def _fine_tune(
             truth = torch.from_numpy(answers[batch.rows])
             loss = losses.cross_entropy(logits.cpu(), truth, slots)
             if not torch.isfinite(loss):
-                raise _diverged(f"loss is {float(loss)} in epoch {epoch + 1}", rate)
+                raise _diverged(f"loss is {float(loss)} in epoch {epoch + 1}", rate, unfinished)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             norm = float(torch.nn.utils.clip_grad_norm_(teacher.parameters(), 1.0))
             if not math.isfinite(norm):
-                raise _diverged(f"gradient is {norm} in epoch {epoch + 1}", rate)
+                raise _diverged(f"gradient is {norm} in epoch {epoch + 1}", rate, unfinished)
             optimizer.step()
             step += 1
             progress("fine-tuning the teacher", step, total)
@@ -335,7 +335,9 @@ def _fine_tune(
         checkpoint.write(unfinished, tensors, {"epochs": epoch + 1})
 
 
-def _diverged(what: str, rate: float) -> TrainingError:
+def _diverged(what: str, rate: float, unfinished: Path) -> TrainingError:
+    """Return the error; what was kept would only lead there again, and goes."""
+    unfinished.unlink(missing_ok=True)
     return TrainingError(
         f"the teacher's {what} of fine-tuning; lower [teacher] fine_tune_lr = {rate:g} and train "
         "with --restart"
