@@ -49,6 +49,7 @@ bench-tflite: demo
 bench-training: setup
 	$(PY) benchmarks/mct_epoch.py
 	$(PY) benchmarks/codebooks.py
+	$(PY) -m benchmarks.distillation_step
 
 listen: demo
 	OMP_NUM_THREADS=2 $(PY) -m benchmarks.listening $(RUN) --board $(BOARD) --json benchmarks/results/listening.json

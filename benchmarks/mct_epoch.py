@@ -113,6 +113,14 @@ class Plain:
         return centroids
 
 
+def fewer(corpus: data.Corpus, count: int) -> data.Corpus:
+    """Return a corpus of which `count` utterances are left to train on."""
+    chosen = np.random.default_rng(0).permutation(len(corpus.train.pcm))[:count]
+    fields = dataclasses.fields(data.Utterances)
+    parts = {item.name: getattr(corpus.train, item.name)[chosen] for item in fields}
+    return dataclasses.replace(corpus, train=data.Utterances(**parts))
+
+
 def timed(work: object, *arguments: object) -> float:
     start_s = time.perf_counter()
     work(*arguments)  # type: ignore[operator]
@@ -124,17 +132,7 @@ def main() -> None:
     count = int(sys.argv[2]) if len(sys.argv) > 2 else 64
     torch.set_num_threads(2)
     with console.progress() as progress, tempfile.TemporaryDirectory() as folder:
-        corpus = data.load(settings, progress)
-        chosen = np.random.default_rng(0).permutation(len(corpus.train.pcm))[:count]
-        corpus = dataclasses.replace(
-            corpus,
-            train=data.Utterances(
-                **{
-                    item.name: getattr(corpus.train, item.name)[chosen]
-                    for item in dataclasses.fields(data.Utterances)
-                }
-            ),
-        )
+        corpus = fewer(data.load(settings, progress), count)
         data.load = lambda *_: corpus  # the same utterances for both
         os.environ["QUADS_CACHE"] = folder
         start_s = time.perf_counter()
