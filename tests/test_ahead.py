@@ -45,7 +45,7 @@ def test_what_fails_is_raised_in_its_place_and_ends_the_thread() -> None:
     assert [next(found), next(found)] == [2, 3]
     with pytest.raises(ZeroDivisionError):
         next(found)
-    assert threading.active_count() == before
+    assert threading.active_count() <= before
 
 
 def test_who_stops_listening_ends_the_thread() -> None:
@@ -53,4 +53,4 @@ def test_who_stops_listening_ends_the_thread() -> None:
     found = ahead(computed.append, range(1000), 10)
     next(found)
     found.close()
-    assert threading.active_count() == before and len(computed) <= 11
+    assert threading.active_count() <= before and len(computed) <= 11
