@@ -1,6 +1,6 @@
 """Time of one step of distillation whose teacher listens along: in turn, and ahead of the student.
 
-Usage: python -m benchmarks.distillation_step [PROJECT] [UTTERANCES] [THREADS]
+Usage: python -m benchmarks.distillation_step [PROJECT] [UTTERANCES]
     (default examples/s2i/d192x4.toml, 512 utterances, two threads)
 
 In turn, teacher and student take all threads one after the other; ahead, as training does it, the
@@ -15,13 +15,12 @@ import dataclasses
 import os
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import torch
 
-from benchmarks.mct_epoch import fewer
+from benchmarks.mct_epoch import fewer, timed
 from quads_mcu import config as project
 from quads_mcu import console
 from quads_mcu.training import data, train
@@ -38,17 +37,14 @@ class InTurn(Trainer):
 
 
 def main() -> None:
-    where, count, threads = [
-        *sys.argv[1:],
-        *("examples/s2i/d192x4.toml", "512", "2")[len(sys.argv) - 1 :],
-    ]
-    settings = project.load(Path(where))
+    settings = project.load(Path(sys.argv[1] if len(sys.argv) > 1 else "examples/s2i/d192x4.toml"))
+    count = int(sys.argv[2]) if len(sys.argv) > 2 else 512
     settings = dataclasses.replace(
         settings, teacher=dataclasses.replace(settings.teacher, fine_tune_epochs=0, head_epochs=1)
     )
-    torch.set_num_threads(int(threads))
+    torch.set_num_threads(2)
     with console.progress() as progress, tempfile.TemporaryDirectory() as folder:
-        corpus = fewer(data.load(settings, progress), int(count))
+        corpus = fewer(data.load(settings, progress), count)
         data.load = lambda *_: corpus
         os.environ["QUADS_CACHE"] = folder
         problem = train.load_problem(settings, progress)
@@ -59,13 +55,11 @@ def main() -> None:
         times: list[list[float]] = [[], []]
         for _ in range(3):
             for loop, seconds in zip(loops, times, strict=True):
-                begun = time.perf_counter()
-                loop._train(loop.epochs[0], progress)
-                seconds.append((time.perf_counter() - begun) / problem.n_batches)
+                epoch_s = timed(loop._train, loop.epochs[0], progress)
+                seconds.append(epoch_s / problem.n_batches)
     turn_s, ahead_s = map(min, times)
     console.table(
-        f"one step of {settings.project.name}, {settings.train.batch_size} utterances, {threads} "
-        "threads",
+        f"one step of {settings.project.name}, {settings.train.batch_size} utterances, two threads",
         ("teacher and student in turn, s", "teacher ahead, s", "share"),
         [(f"{turn_s:.3f}", f"{ahead_s:.3f}", f"{ahead_s / turn_s:.2f}")],
     )

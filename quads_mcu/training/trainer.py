@@ -177,16 +177,18 @@ class Trainer:
         assert teacher is not None
         for batch in self.problem.batches(len(self.epochs), True):
             tokens = self.student.encoder(self._mel(batch.mel))
-            heard = self._listened(batch).tokens if self.teacher_head is not None else None
-            if heard is not None:
-                yield tokens, heard
+            if self.teacher_head is not None:
+                yield tokens, self._heard(batch)
             else:
                 yield tokens.mean(dim=1), self._tensor(teacher.features[batch.rows])
 
-    def _listened(self, batch: Batch) -> Batch:
-        """Return the batch with the teacher's tokens."""
+    def _heard(self, batch: Batch) -> Tensor:
+        """Return the teacher's tokens."""
         assert self.problem.teacher_tokens is not None and batch.heard is not None
-        return batch._replace(tokens=self.problem.teacher_tokens(self._mel(batch.heard)))
+        return self.problem.teacher_tokens(self._mel(batch.heard))
+
+    def _listened(self, batch: Batch) -> Batch:
+        return batch._replace(tokens=self._heard(batch))
 
     def _fold(self) -> None:
         if self.teacher_head is not None:
@@ -384,7 +386,8 @@ class Trainer:
             truth = share * told + (1 - share) * truth
         # Eq. 1 as the mean over features, so that alpha means the same at every width.
         pooled = self._tensor(teacher.features[rows])
-        if batch.tokens is not None:
+        if self.teacher_head is not None:
+            assert batch.tokens is not None
             share = self.settings.token_share
             distance = share * F.l1_loss(features, batch.tokens)
             distance = distance + (1 - share) * F.l1_loss(features.mean(dim=1), pooled)
